@@ -1002,6 +1002,42 @@ func (x *Member) GetLearner() bool {
 	return false
 }
 
+type SetMemberResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetMemberResponse) Reset() {
+	*x = SetMemberResponse{}
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetMemberResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetMemberResponse) ProtoMessage() {}
+
+func (x *SetMemberResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetMemberResponse.ProtoReflect.Descriptor instead.
+func (*SetMemberResponse) Descriptor() ([]byte, []int) {
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{10}
+}
+
 type FeedRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the follower, for logs.
@@ -1012,7 +1048,7 @@ type FeedRequest struct {
 
 func (x *FeedRequest) Reset() {
 	*x = FeedRequest{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[10]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1060,7 @@ func (x *FeedRequest) String() string {
 func (*FeedRequest) ProtoMessage() {}
 
 func (x *FeedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[10]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1073,7 @@ func (x *FeedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedRequest.ProtoReflect.Descriptor instead.
 func (*FeedRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{10}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FeedRequest) GetName() string {
@@ -1063,7 +1099,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[11]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1111,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[11]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1124,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{11}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HistoryRequest) GetAfterRevision() int64 {
@@ -1130,7 +1166,7 @@ type KeyRange struct {
 
 func (x *KeyRange) Reset() {
 	*x = KeyRange{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[12]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1178,7 @@ func (x *KeyRange) String() string {
 func (*KeyRange) ProtoMessage() {}
 
 func (x *KeyRange) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[12]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1191,7 @@ func (x *KeyRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRange.ProtoReflect.Descriptor instead.
 func (*KeyRange) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{12}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *KeyRange) GetKey() []byte {
@@ -1181,7 +1217,7 @@ type PreviousValuesRequest struct {
 
 func (x *PreviousValuesRequest) Reset() {
 	*x = PreviousValuesRequest{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[13]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1229,7 @@ func (x *PreviousValuesRequest) String() string {
 func (*PreviousValuesRequest) ProtoMessage() {}
 
 func (x *PreviousValuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[13]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1242,7 @@ func (x *PreviousValuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviousValuesRequest.ProtoReflect.Descriptor instead.
 func (*PreviousValuesRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{13}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PreviousValuesRequest) GetKeys() []*KeyAt {
@@ -1226,7 +1262,7 @@ type KeyAt struct {
 
 func (x *KeyAt) Reset() {
 	*x = KeyAt{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[14]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1238,7 +1274,7 @@ func (x *KeyAt) String() string {
 func (*KeyAt) ProtoMessage() {}
 
 func (x *KeyAt) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[14]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1251,7 +1287,7 @@ func (x *KeyAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyAt.ProtoReflect.Descriptor instead.
 func (*KeyAt) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{14}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *KeyAt) GetKey() []byte {
@@ -1278,7 +1314,7 @@ type PreviousValuesResponse struct {
 
 func (x *PreviousValuesResponse) Reset() {
 	*x = PreviousValuesResponse{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[15]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1326,7 @@ func (x *PreviousValuesResponse) String() string {
 func (*PreviousValuesResponse) ProtoMessage() {}
 
 func (x *PreviousValuesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[15]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1339,7 @@ func (x *PreviousValuesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviousValuesResponse.ProtoReflect.Descriptor instead.
 func (*PreviousValuesResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{15}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PreviousValuesResponse) GetKvs() [][]byte {
@@ -1326,7 +1362,7 @@ type LeaseTableRequest struct {
 
 func (x *LeaseTableRequest) Reset() {
 	*x = LeaseTableRequest{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[16]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1374,7 @@ func (x *LeaseTableRequest) String() string {
 func (*LeaseTableRequest) ProtoMessage() {}
 
 func (x *LeaseTableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[16]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1387,7 @@ func (x *LeaseTableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseTableRequest.ProtoReflect.Descriptor instead.
 func (*LeaseTableRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{16}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LeaseTableRequest) GetAfterId() int64 {
@@ -1387,7 +1423,7 @@ type LeaseTableResponse struct {
 
 func (x *LeaseTableResponse) Reset() {
 	*x = LeaseTableResponse{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[17]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1435,7 @@ func (x *LeaseTableResponse) String() string {
 func (*LeaseTableResponse) ProtoMessage() {}
 
 func (x *LeaseTableResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[17]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1448,7 @@ func (x *LeaseTableResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseTableResponse.ProtoReflect.Descriptor instead.
 func (*LeaseTableResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{17}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LeaseTableResponse) GetSequence() uint64 {
@@ -1455,7 +1491,7 @@ type LeaseEntry struct {
 
 func (x *LeaseEntry) Reset() {
 	*x = LeaseEntry{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[18]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1503,7 @@ func (x *LeaseEntry) String() string {
 func (*LeaseEntry) ProtoMessage() {}
 
 func (x *LeaseEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[18]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1516,7 @@ func (x *LeaseEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseEntry.ProtoReflect.Descriptor instead.
 func (*LeaseEntry) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{18}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LeaseEntry) GetId() int64 {
@@ -1515,7 +1551,7 @@ type LeaseHeartbeatRequest struct {
 
 func (x *LeaseHeartbeatRequest) Reset() {
 	*x = LeaseHeartbeatRequest{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[19]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +1563,7 @@ func (x *LeaseHeartbeatRequest) String() string {
 func (*LeaseHeartbeatRequest) ProtoMessage() {}
 
 func (x *LeaseHeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[19]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +1576,7 @@ func (x *LeaseHeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseHeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*LeaseHeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{19}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LeaseHeartbeatRequest) GetInstance() *v1.Instance {
@@ -1569,7 +1605,7 @@ type LeaseHeartbeatResponse struct {
 
 func (x *LeaseHeartbeatResponse) Reset() {
 	*x = LeaseHeartbeatResponse{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[20]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1617,7 @@ func (x *LeaseHeartbeatResponse) String() string {
 func (*LeaseHeartbeatResponse) ProtoMessage() {}
 
 func (x *LeaseHeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[20]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1630,7 @@ func (x *LeaseHeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseHeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*LeaseHeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{20}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LeaseHeartbeatResponse) GetSequence() uint64 {
@@ -1631,7 +1667,7 @@ type ExpireLeasesRequest struct {
 
 func (x *ExpireLeasesRequest) Reset() {
 	*x = ExpireLeasesRequest{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[21]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +1679,7 @@ func (x *ExpireLeasesRequest) String() string {
 func (*ExpireLeasesRequest) ProtoMessage() {}
 
 func (x *ExpireLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[21]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +1692,7 @@ func (x *ExpireLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireLeasesRequest.ProtoReflect.Descriptor instead.
 func (*ExpireLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{21}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExpireLeasesRequest) GetIds() []int64 {
@@ -1698,7 +1734,7 @@ type ExpireLeasesResponse struct {
 
 func (x *ExpireLeasesResponse) Reset() {
 	*x = ExpireLeasesResponse{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[22]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1710,7 +1746,7 @@ func (x *ExpireLeasesResponse) String() string {
 func (*ExpireLeasesResponse) ProtoMessage() {}
 
 func (x *ExpireLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[22]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1723,7 +1759,7 @@ func (x *ExpireLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireLeasesResponse.ProtoReflect.Descriptor instead.
 func (*ExpireLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{22}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ExpireLeasesResponse) GetSequence() uint64 {
@@ -1752,7 +1788,7 @@ type CheckpointLeasesRequest struct {
 
 func (x *CheckpointLeasesRequest) Reset() {
 	*x = CheckpointLeasesRequest{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[23]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +1800,7 @@ func (x *CheckpointLeasesRequest) String() string {
 func (*CheckpointLeasesRequest) ProtoMessage() {}
 
 func (x *CheckpointLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[23]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +1813,7 @@ func (x *CheckpointLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointLeasesRequest.ProtoReflect.Descriptor instead.
 func (*CheckpointLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{23}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CheckpointLeasesRequest) GetCheckpoints() []*v1.LeaseCheckpoint {
@@ -1817,7 +1853,7 @@ type CheckpointLeasesResponse struct {
 
 func (x *CheckpointLeasesResponse) Reset() {
 	*x = CheckpointLeasesResponse{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[24]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1829,7 +1865,7 @@ func (x *CheckpointLeasesResponse) String() string {
 func (*CheckpointLeasesResponse) ProtoMessage() {}
 
 func (x *CheckpointLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[24]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1842,7 +1878,7 @@ func (x *CheckpointLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointLeasesResponse.ProtoReflect.Descriptor instead.
 func (*CheckpointLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{24}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CheckpointLeasesResponse) GetSequence() uint64 {
@@ -1861,7 +1897,7 @@ type ReadLeasesRequest struct {
 
 func (x *ReadLeasesRequest) Reset() {
 	*x = ReadLeasesRequest{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[25]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1873,7 +1909,7 @@ func (x *ReadLeasesRequest) String() string {
 func (*ReadLeasesRequest) ProtoMessage() {}
 
 func (x *ReadLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[25]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1886,7 +1922,7 @@ func (x *ReadLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLeasesRequest.ProtoReflect.Descriptor instead.
 func (*ReadLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{25}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReadLeasesRequest) GetIds() []int64 {
@@ -1907,7 +1943,7 @@ type ReadLeasesResponse struct {
 
 func (x *ReadLeasesResponse) Reset() {
 	*x = ReadLeasesResponse{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[26]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +1955,7 @@ func (x *ReadLeasesResponse) String() string {
 func (*ReadLeasesResponse) ProtoMessage() {}
 
 func (x *ReadLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[26]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +1968,7 @@ func (x *ReadLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLeasesResponse.ProtoReflect.Descriptor instead.
 func (*ReadLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{26}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReadLeasesResponse) GetSequence() uint64 {
@@ -2015,7 +2051,8 @@ const file_holdfast_consensus_v1_consensus_proto_rawDesc = "" +
 	"\tpeer_urls\x18\x03 \x03(\tR\bpeerUrls\x12\x1f\n" +
 	"\vclient_urls\x18\x04 \x03(\tR\n" +
 	"clientUrls\x12\x18\n" +
-	"\alearner\x18\x05 \x01(\bR\alearner\"!\n" +
+	"\alearner\x18\x05 \x01(\bR\alearner\"\x13\n" +
+	"\x11SetMemberResponse\"!\n" +
 	"\vFeedRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\xc2\x01\n" +
 	"\x0eHistoryRequest\x12%\n" +
@@ -2111,7 +2148,7 @@ const file_holdfast_consensus_v1_consensus_proto_rawDesc = "" +
 	"\x1aEXPIRE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16EXPIRE_OUTCOME_REVOKED\x10\x01\x12\x1c\n" +
 	"\x18EXPIRE_OUTCOME_NOT_FOUND\x10\x02\x12\x1c\n" +
-	"\x18EXPIRE_OUTCOME_NOT_OWNER\x10\x032\xca\a\n" +
+	"\x18EXPIRE_OUTCOME_NOT_OWNER\x10\x032\xa0\b\n" +
 	"\tConsensus\x12Q\n" +
 	"\x05Calls\x12 .holdfast.consensus.v1.CallBatch\x1a\".holdfast.consensus.v1.AnswerBatch(\x010\x01\x12P\n" +
 	"\x04Join\x12#.holdfast.consensus.v1.Announcement\x1a\x1f.holdfast.consensus.v1.Topology(\x010\x01\x12G\n" +
@@ -2122,7 +2159,8 @@ const file_holdfast_consensus_v1_consensus_proto_rawDesc = "" +
 	"LeaseTable\x12(.holdfast.consensus.v1.LeaseTableRequest\x1a).holdfast.consensus.v1.LeaseTableResponse\x12m\n" +
 	"\x0eLeaseHeartbeat\x12,.holdfast.consensus.v1.LeaseHeartbeatRequest\x1a-.holdfast.consensus.v1.LeaseHeartbeatResponse\x12g\n" +
 	"\fExpireLeases\x12*.holdfast.consensus.v1.ExpireLeasesRequest\x1a+.holdfast.consensus.v1.ExpireLeasesResponse\x12s\n" +
-	"\x10CheckpointLeases\x12..holdfast.consensus.v1.CheckpointLeasesRequest\x1a/.holdfast.consensus.v1.CheckpointLeasesResponse\x12a\n" +
+	"\x10CheckpointLeases\x12..holdfast.consensus.v1.CheckpointLeasesRequest\x1a/.holdfast.consensus.v1.CheckpointLeasesResponse\x12T\n" +
+	"\tSetMember\x12\x1d.holdfast.consensus.v1.Member\x1a(.holdfast.consensus.v1.SetMemberResponse\x12a\n" +
 	"\n" +
 	"ReadLeases\x12(.holdfast.consensus.v1.ReadLeasesRequest\x1a).holdfast.consensus.v1.ReadLeasesResponseBHZFgithub.com/holdfastdb/holdfast/proto/holdfast/consensus/v1;consensusv1b\x06proto3"
 
@@ -2139,7 +2177,7 @@ func file_holdfast_consensus_v1_consensus_proto_rawDescGZIP() []byte {
 }
 
 var file_holdfast_consensus_v1_consensus_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_holdfast_consensus_v1_consensus_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_holdfast_consensus_v1_consensus_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_holdfast_consensus_v1_consensus_proto_goTypes = []any{
 	(Method)(0),                      // 0: holdfast.consensus.v1.Method
 	(ServiceKind)(0),                 // 1: holdfast.consensus.v1.ServiceKind
@@ -2154,27 +2192,28 @@ var file_holdfast_consensus_v1_consensus_proto_goTypes = []any{
 	(*Announcement)(nil),             // 10: holdfast.consensus.v1.Announcement
 	(*Topology)(nil),                 // 11: holdfast.consensus.v1.Topology
 	(*Member)(nil),                   // 12: holdfast.consensus.v1.Member
-	(*FeedRequest)(nil),              // 13: holdfast.consensus.v1.FeedRequest
-	(*HistoryRequest)(nil),           // 14: holdfast.consensus.v1.HistoryRequest
-	(*KeyRange)(nil),                 // 15: holdfast.consensus.v1.KeyRange
-	(*PreviousValuesRequest)(nil),    // 16: holdfast.consensus.v1.PreviousValuesRequest
-	(*KeyAt)(nil),                    // 17: holdfast.consensus.v1.KeyAt
-	(*PreviousValuesResponse)(nil),   // 18: holdfast.consensus.v1.PreviousValuesResponse
-	(*LeaseTableRequest)(nil),        // 19: holdfast.consensus.v1.LeaseTableRequest
-	(*LeaseTableResponse)(nil),       // 20: holdfast.consensus.v1.LeaseTableResponse
-	(*LeaseEntry)(nil),               // 21: holdfast.consensus.v1.LeaseEntry
-	(*LeaseHeartbeatRequest)(nil),    // 22: holdfast.consensus.v1.LeaseHeartbeatRequest
-	(*LeaseHeartbeatResponse)(nil),   // 23: holdfast.consensus.v1.LeaseHeartbeatResponse
-	(*ExpireLeasesRequest)(nil),      // 24: holdfast.consensus.v1.ExpireLeasesRequest
-	(*ExpireLeasesResponse)(nil),     // 25: holdfast.consensus.v1.ExpireLeasesResponse
-	(*CheckpointLeasesRequest)(nil),  // 26: holdfast.consensus.v1.CheckpointLeasesRequest
-	(*CheckpointLeasesResponse)(nil), // 27: holdfast.consensus.v1.CheckpointLeasesResponse
-	(*ReadLeasesRequest)(nil),        // 28: holdfast.consensus.v1.ReadLeasesRequest
-	(*ReadLeasesResponse)(nil),       // 29: holdfast.consensus.v1.ReadLeasesResponse
-	(*v1.View)(nil),                  // 30: holdfast.feed.v1.View
-	(*v1.Instance)(nil),              // 31: holdfast.feed.v1.Instance
-	(*v1.LeaseCheckpoint)(nil),       // 32: holdfast.feed.v1.LeaseCheckpoint
-	(*v1.Message)(nil),               // 33: holdfast.feed.v1.Message
+	(*SetMemberResponse)(nil),        // 13: holdfast.consensus.v1.SetMemberResponse
+	(*FeedRequest)(nil),              // 14: holdfast.consensus.v1.FeedRequest
+	(*HistoryRequest)(nil),           // 15: holdfast.consensus.v1.HistoryRequest
+	(*KeyRange)(nil),                 // 16: holdfast.consensus.v1.KeyRange
+	(*PreviousValuesRequest)(nil),    // 17: holdfast.consensus.v1.PreviousValuesRequest
+	(*KeyAt)(nil),                    // 18: holdfast.consensus.v1.KeyAt
+	(*PreviousValuesResponse)(nil),   // 19: holdfast.consensus.v1.PreviousValuesResponse
+	(*LeaseTableRequest)(nil),        // 20: holdfast.consensus.v1.LeaseTableRequest
+	(*LeaseTableResponse)(nil),       // 21: holdfast.consensus.v1.LeaseTableResponse
+	(*LeaseEntry)(nil),               // 22: holdfast.consensus.v1.LeaseEntry
+	(*LeaseHeartbeatRequest)(nil),    // 23: holdfast.consensus.v1.LeaseHeartbeatRequest
+	(*LeaseHeartbeatResponse)(nil),   // 24: holdfast.consensus.v1.LeaseHeartbeatResponse
+	(*ExpireLeasesRequest)(nil),      // 25: holdfast.consensus.v1.ExpireLeasesRequest
+	(*ExpireLeasesResponse)(nil),     // 26: holdfast.consensus.v1.ExpireLeasesResponse
+	(*CheckpointLeasesRequest)(nil),  // 27: holdfast.consensus.v1.CheckpointLeasesRequest
+	(*CheckpointLeasesResponse)(nil), // 28: holdfast.consensus.v1.CheckpointLeasesResponse
+	(*ReadLeasesRequest)(nil),        // 29: holdfast.consensus.v1.ReadLeasesRequest
+	(*ReadLeasesResponse)(nil),       // 30: holdfast.consensus.v1.ReadLeasesResponse
+	(*v1.View)(nil),                  // 31: holdfast.feed.v1.View
+	(*v1.Instance)(nil),              // 32: holdfast.feed.v1.Instance
+	(*v1.LeaseCheckpoint)(nil),       // 33: holdfast.feed.v1.LeaseCheckpoint
+	(*v1.Message)(nil),               // 34: holdfast.feed.v1.Message
 }
 var file_holdfast_consensus_v1_consensus_proto_depIdxs = []int32{
 	3,  // 0: holdfast.consensus.v1.CallBatch.hello:type_name -> holdfast.consensus.v1.Hello
@@ -2185,37 +2224,39 @@ var file_holdfast_consensus_v1_consensus_proto_depIdxs = []int32{
 	1,  // 5: holdfast.consensus.v1.Announcement.kind:type_name -> holdfast.consensus.v1.ServiceKind
 	12, // 6: holdfast.consensus.v1.Topology.members:type_name -> holdfast.consensus.v1.Member
 	10, // 7: holdfast.consensus.v1.Topology.services:type_name -> holdfast.consensus.v1.Announcement
-	30, // 8: holdfast.consensus.v1.Topology.view:type_name -> holdfast.feed.v1.View
-	15, // 9: holdfast.consensus.v1.HistoryRequest.ranges:type_name -> holdfast.consensus.v1.KeyRange
-	17, // 10: holdfast.consensus.v1.PreviousValuesRequest.keys:type_name -> holdfast.consensus.v1.KeyAt
-	30, // 11: holdfast.consensus.v1.LeaseTableResponse.view:type_name -> holdfast.feed.v1.View
-	21, // 12: holdfast.consensus.v1.LeaseTableResponse.leases:type_name -> holdfast.consensus.v1.LeaseEntry
-	31, // 13: holdfast.consensus.v1.LeaseHeartbeatRequest.instance:type_name -> holdfast.feed.v1.Instance
-	30, // 14: holdfast.consensus.v1.LeaseHeartbeatResponse.view:type_name -> holdfast.feed.v1.View
+	31, // 8: holdfast.consensus.v1.Topology.view:type_name -> holdfast.feed.v1.View
+	16, // 9: holdfast.consensus.v1.HistoryRequest.ranges:type_name -> holdfast.consensus.v1.KeyRange
+	18, // 10: holdfast.consensus.v1.PreviousValuesRequest.keys:type_name -> holdfast.consensus.v1.KeyAt
+	31, // 11: holdfast.consensus.v1.LeaseTableResponse.view:type_name -> holdfast.feed.v1.View
+	22, // 12: holdfast.consensus.v1.LeaseTableResponse.leases:type_name -> holdfast.consensus.v1.LeaseEntry
+	32, // 13: holdfast.consensus.v1.LeaseHeartbeatRequest.instance:type_name -> holdfast.feed.v1.Instance
+	31, // 14: holdfast.consensus.v1.LeaseHeartbeatResponse.view:type_name -> holdfast.feed.v1.View
 	2,  // 15: holdfast.consensus.v1.ExpireLeasesResponse.outcomes:type_name -> holdfast.consensus.v1.ExpireOutcome
-	32, // 16: holdfast.consensus.v1.CheckpointLeasesRequest.checkpoints:type_name -> holdfast.feed.v1.LeaseCheckpoint
+	33, // 16: holdfast.consensus.v1.CheckpointLeasesRequest.checkpoints:type_name -> holdfast.feed.v1.LeaseCheckpoint
 	4,  // 17: holdfast.consensus.v1.Consensus.Calls:input_type -> holdfast.consensus.v1.CallBatch
 	10, // 18: holdfast.consensus.v1.Consensus.Join:input_type -> holdfast.consensus.v1.Announcement
-	13, // 19: holdfast.consensus.v1.Consensus.Feed:input_type -> holdfast.consensus.v1.FeedRequest
-	14, // 20: holdfast.consensus.v1.Consensus.History:input_type -> holdfast.consensus.v1.HistoryRequest
-	16, // 21: holdfast.consensus.v1.Consensus.PreviousValues:input_type -> holdfast.consensus.v1.PreviousValuesRequest
-	19, // 22: holdfast.consensus.v1.Consensus.LeaseTable:input_type -> holdfast.consensus.v1.LeaseTableRequest
-	22, // 23: holdfast.consensus.v1.Consensus.LeaseHeartbeat:input_type -> holdfast.consensus.v1.LeaseHeartbeatRequest
-	24, // 24: holdfast.consensus.v1.Consensus.ExpireLeases:input_type -> holdfast.consensus.v1.ExpireLeasesRequest
-	26, // 25: holdfast.consensus.v1.Consensus.CheckpointLeases:input_type -> holdfast.consensus.v1.CheckpointLeasesRequest
-	28, // 26: holdfast.consensus.v1.Consensus.ReadLeases:input_type -> holdfast.consensus.v1.ReadLeasesRequest
-	6,  // 27: holdfast.consensus.v1.Consensus.Calls:output_type -> holdfast.consensus.v1.AnswerBatch
-	11, // 28: holdfast.consensus.v1.Consensus.Join:output_type -> holdfast.consensus.v1.Topology
-	33, // 29: holdfast.consensus.v1.Consensus.Feed:output_type -> holdfast.feed.v1.Message
-	33, // 30: holdfast.consensus.v1.Consensus.History:output_type -> holdfast.feed.v1.Message
-	18, // 31: holdfast.consensus.v1.Consensus.PreviousValues:output_type -> holdfast.consensus.v1.PreviousValuesResponse
-	20, // 32: holdfast.consensus.v1.Consensus.LeaseTable:output_type -> holdfast.consensus.v1.LeaseTableResponse
-	23, // 33: holdfast.consensus.v1.Consensus.LeaseHeartbeat:output_type -> holdfast.consensus.v1.LeaseHeartbeatResponse
-	25, // 34: holdfast.consensus.v1.Consensus.ExpireLeases:output_type -> holdfast.consensus.v1.ExpireLeasesResponse
-	27, // 35: holdfast.consensus.v1.Consensus.CheckpointLeases:output_type -> holdfast.consensus.v1.CheckpointLeasesResponse
-	29, // 36: holdfast.consensus.v1.Consensus.ReadLeases:output_type -> holdfast.consensus.v1.ReadLeasesResponse
-	27, // [27:37] is the sub-list for method output_type
-	17, // [17:27] is the sub-list for method input_type
+	14, // 19: holdfast.consensus.v1.Consensus.Feed:input_type -> holdfast.consensus.v1.FeedRequest
+	15, // 20: holdfast.consensus.v1.Consensus.History:input_type -> holdfast.consensus.v1.HistoryRequest
+	17, // 21: holdfast.consensus.v1.Consensus.PreviousValues:input_type -> holdfast.consensus.v1.PreviousValuesRequest
+	20, // 22: holdfast.consensus.v1.Consensus.LeaseTable:input_type -> holdfast.consensus.v1.LeaseTableRequest
+	23, // 23: holdfast.consensus.v1.Consensus.LeaseHeartbeat:input_type -> holdfast.consensus.v1.LeaseHeartbeatRequest
+	25, // 24: holdfast.consensus.v1.Consensus.ExpireLeases:input_type -> holdfast.consensus.v1.ExpireLeasesRequest
+	27, // 25: holdfast.consensus.v1.Consensus.CheckpointLeases:input_type -> holdfast.consensus.v1.CheckpointLeasesRequest
+	12, // 26: holdfast.consensus.v1.Consensus.SetMember:input_type -> holdfast.consensus.v1.Member
+	29, // 27: holdfast.consensus.v1.Consensus.ReadLeases:input_type -> holdfast.consensus.v1.ReadLeasesRequest
+	6,  // 28: holdfast.consensus.v1.Consensus.Calls:output_type -> holdfast.consensus.v1.AnswerBatch
+	11, // 29: holdfast.consensus.v1.Consensus.Join:output_type -> holdfast.consensus.v1.Topology
+	34, // 30: holdfast.consensus.v1.Consensus.Feed:output_type -> holdfast.feed.v1.Message
+	34, // 31: holdfast.consensus.v1.Consensus.History:output_type -> holdfast.feed.v1.Message
+	19, // 32: holdfast.consensus.v1.Consensus.PreviousValues:output_type -> holdfast.consensus.v1.PreviousValuesResponse
+	21, // 33: holdfast.consensus.v1.Consensus.LeaseTable:output_type -> holdfast.consensus.v1.LeaseTableResponse
+	24, // 34: holdfast.consensus.v1.Consensus.LeaseHeartbeat:output_type -> holdfast.consensus.v1.LeaseHeartbeatResponse
+	26, // 35: holdfast.consensus.v1.Consensus.ExpireLeases:output_type -> holdfast.consensus.v1.ExpireLeasesResponse
+	28, // 36: holdfast.consensus.v1.Consensus.CheckpointLeases:output_type -> holdfast.consensus.v1.CheckpointLeasesResponse
+	13, // 37: holdfast.consensus.v1.Consensus.SetMember:output_type -> holdfast.consensus.v1.SetMemberResponse
+	30, // 38: holdfast.consensus.v1.Consensus.ReadLeases:output_type -> holdfast.consensus.v1.ReadLeasesResponse
+	28, // [28:39] is the sub-list for method output_type
+	17, // [17:28] is the sub-list for method input_type
 	17, // [17:17] is the sub-list for extension type_name
 	17, // [17:17] is the sub-list for extension extendee
 	0,  // [0:17] is the sub-list for field type_name
@@ -2232,7 +2273,7 @@ func file_holdfast_consensus_v1_consensus_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_holdfast_consensus_v1_consensus_proto_rawDesc), len(file_holdfast_consensus_v1_consensus_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

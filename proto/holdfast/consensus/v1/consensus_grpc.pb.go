@@ -31,6 +31,7 @@ const (
 	Consensus_LeaseHeartbeat_FullMethodName   = "/holdfast.consensus.v1.Consensus/LeaseHeartbeat"
 	Consensus_ExpireLeases_FullMethodName     = "/holdfast.consensus.v1.Consensus/ExpireLeases"
 	Consensus_CheckpointLeases_FullMethodName = "/holdfast.consensus.v1.Consensus/CheckpointLeases"
+	Consensus_SetMember_FullMethodName        = "/holdfast.consensus.v1.Consensus/SetMember"
 	Consensus_ReadLeases_FullMethodName       = "/holdfast.consensus.v1.Consensus/ReadLeases"
 )
 
@@ -68,6 +69,9 @@ type ConsensusClient interface {
 	ExpireLeases(ctx context.Context, in *ExpireLeasesRequest, opts ...grpc.CallOption) (*ExpireLeasesResponse, error)
 	// CheckpointLeases records or clears the rest of long leases.
 	CheckpointLeases(ctx context.Context, in *CheckpointLeasesRequest, opts ...grpc.CallOption) (*CheckpointLeasesResponse, error)
+	// SetMember records a member's name and client URLs; a member that is no leader tells the leader at its start. Others than
+	// the leader fail with FailedPrecondition.
+	SetMember(ctx context.Context, in *Member, opts ...grpc.CallOption) (*SetMemberResponse, error)
 	// ReadLeases says which of the given leases exist, at a read index taken after the call arrived.
 	ReadLeases(ctx context.Context, in *ReadLeasesRequest, opts ...grpc.CallOption) (*ReadLeasesResponse, error)
 }
@@ -194,6 +198,16 @@ func (c *consensusClient) CheckpointLeases(ctx context.Context, in *CheckpointLe
 	return out, nil
 }
 
+func (c *consensusClient) SetMember(ctx context.Context, in *Member, opts ...grpc.CallOption) (*SetMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetMemberResponse)
+	err := c.cc.Invoke(ctx, Consensus_SetMember_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *consensusClient) ReadLeases(ctx context.Context, in *ReadLeasesRequest, opts ...grpc.CallOption) (*ReadLeasesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReadLeasesResponse)
@@ -238,6 +252,9 @@ type ConsensusServer interface {
 	ExpireLeases(context.Context, *ExpireLeasesRequest) (*ExpireLeasesResponse, error)
 	// CheckpointLeases records or clears the rest of long leases.
 	CheckpointLeases(context.Context, *CheckpointLeasesRequest) (*CheckpointLeasesResponse, error)
+	// SetMember records a member's name and client URLs; a member that is no leader tells the leader at its start. Others than
+	// the leader fail with FailedPrecondition.
+	SetMember(context.Context, *Member) (*SetMemberResponse, error)
 	// ReadLeases says which of the given leases exist, at a read index taken after the call arrived.
 	ReadLeases(context.Context, *ReadLeasesRequest) (*ReadLeasesResponse, error)
 	mustEmbedUnimplementedConsensusServer()
@@ -276,6 +293,9 @@ func (UnimplementedConsensusServer) ExpireLeases(context.Context, *ExpireLeasesR
 }
 func (UnimplementedConsensusServer) CheckpointLeases(context.Context, *CheckpointLeasesRequest) (*CheckpointLeasesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CheckpointLeases not implemented")
+}
+func (UnimplementedConsensusServer) SetMember(context.Context, *Member) (*SetMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetMember not implemented")
 }
 func (UnimplementedConsensusServer) ReadLeases(context.Context, *ReadLeasesRequest) (*ReadLeasesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReadLeases not implemented")
@@ -427,6 +447,24 @@ func _Consensus_CheckpointLeases_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Consensus_SetMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(Member)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConsensusServer).SetMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Consensus_SetMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConsensusServer).SetMember(ctx, req.(*Member))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Consensus_ReadLeases_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReadLeasesRequest)
 	if err := dec(in); err != nil {
@@ -471,6 +509,10 @@ var Consensus_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CheckpointLeases",
 			Handler:    _Consensus_CheckpointLeases_Handler,
+		},
+		{
+			MethodName: "SetMember",
+			Handler:    _Consensus_SetMember_Handler,
 		},
 		{
 			MethodName: "ReadLeases",
