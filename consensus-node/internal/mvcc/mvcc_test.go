@@ -1,0 +1,304 @@
+package mvcc
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+func put(t testing.TB, s *State, b *bucket, key, value string) {
+	t.Helper()
+	_, eff, err := s.Put(&pb.PutRequest{Key: []byte(key), Value: []byte(value)}, b.env())
+	require.NoError(t, err)
+	b.apply(eff)
+}
+
+func TestBucketKey(t *testing.T) {
+	for _, c := range []struct {
+		rev       Revision
+		tombstone bool
+		want      string
+	}{
+		{Revision{1, 0}, false, "\x00\x00\x00\x00\x00\x00\x00\x01_\x00\x00\x00\x00\x00\x00\x00\x00"},
+		{Revision{258, 3}, true, "\x00\x00\x00\x00\x00\x00\x01\x02_\x00\x00\x00\x00\x00\x00\x00\x03t"},
+	} {
+		got := AppendBucketKey(nil, c.rev, c.tombstone)
+		require.Equal(t, c.want, string(got))
+		rev, tombstone, err := ParseBucketKey(got)
+		require.NoError(t, err)
+		require.Equal(t, c.rev, rev)
+		require.Equal(t, c.tombstone, tombstone)
+	}
+	good := string(AppendBucketKey(nil, Revision{1, 1}, true))
+	for _, bad := range []string{"", good[:16], good + "t", good[:17] + "x", "\xff" + good[1:], good[:8] + "-" + good[9:]} {
+		_, _, err := ParseBucketKey([]byte(bad))
+		require.ErrorIs(t, err, ErrBucketKey, "%q", bad)
+	}
+}
+
+// TestViewsWhileWriting has readers on views of every age while the writer puts,
+// deletes and compacts: the race detector and the contents must both agree.
+func TestViewsWhileWriting(t *testing.T) {
+	s, stored := New(), newBucket()
+	var wg sync.WaitGroup
+	limit := make(chan struct{}, 8)
+	for i := range 2000 {
+		key := fmt.Sprintf("k%02d", i%37)
+		if i%5 == 4 {
+			_, eff, err := s.DeleteRange(&pb.DeleteRangeRequest{Key: []byte(key)}, stored.env())
+			require.NoError(t, err)
+			stored.apply(eff)
+		} else {
+			put(t, s, stored, key, "v")
+		}
+		if i%100 == 50 {
+			require.NoError(t, s.Compact(s.Revision()-20))
+		}
+		s.CompactStep(3)
+		if i%20 != 0 {
+			continue
+		}
+		v, want := s.View(), s.View().Keys()
+		limit <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-limit }()
+			for range 5 {
+				resp, err := v.Range(&pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, KeysOnly: true}, nil)
+				if err != nil || resp.Count != want || int64(len(resp.Kvs)) != want {
+					t.Errorf("view of %d: %d keys, want %d, error %v", v.Revision(), resp.GetCount(), want, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestLoaderRefuses covers buckets that no history can have left behind.
+func TestLoaderRefuses(t *testing.T) {
+	kv := func(key string, create, mod, version int64) *mvccpb.KeyValue {
+		return &mvccpb.KeyValue{Key: []byte(key), CreateRevision: create, ModRevision: mod, Version: version}
+	}
+	for _, c := range []struct {
+		name      string
+		rev       Revision
+		tombstone bool
+		kv        *mvccpb.KeyValue
+	}{
+		{"same revision", Revision{5, 1}, false, kv("a", 5, 5, 1)},
+		{"lower sub", Revision{5, 0}, false, kv("a", 5, 5, 1)},
+		{"lower main", Revision{4, 9}, false, kv("a", 4, 4, 1)},
+		{"tombstone without key", Revision{6, 0}, true, kv("", 0, 0, 0)},
+		{"no version", Revision{6, 0}, false, kv("a", 6, 6, 0)},
+		{"another revision", Revision{6, 0}, false, kv("a", 5, 5, 1)},
+		{"created later", Revision{6, 0}, false, kv("a", 7, 6, 1)},
+	} {
+		l := NewLoader(-1)
+		require.NoError(t, l.Add(Revision{5, 1}, false, kv("a", 5, 5, 1)))
+		require.ErrorIs(t, l.Add(c.rev, c.tombstone, c.kv), ErrBucketOrder, c.name)
+	}
+}
+
+// TestLoaderRaisedRevision loads what etcd's snapshot restore leaves when it is
+// told to raise the revision: an empty entry at the new one, marked compacted.
+func TestLoaderRaisedRevision(t *testing.T) {
+	s, b := New(), newBucket()
+	put(t, s, b, "a", "1")
+	put(t, s, b, "a", "2")
+	b.writes = append(b.writes, Write{Rev: Revision{1003, 0}, KV: &mvccpb.KeyValue{}})
+	s, err := b.restore(1003)
+	require.NoError(t, err)
+	require.EqualValues(t, 1003, s.Revision())
+	require.EqualValues(t, 1, s.View().Keys())
+
+	hash, err := s.View().Hash(0, b.stored())
+	require.NoError(t, err)
+	drop, done := s.CompactStep(100)
+	require.True(t, done)
+	require.Equal(t, []Drop{{Revision{2, 0}, false}}, drop)
+	require.True(t, b.drop(drop))
+	again, err := s.View().Hash(0, b.stored())
+	require.NoError(t, err)
+	require.Equal(t, hash, again)
+
+	put(t, s, b, "b", "1")
+	resp, err := s.View().Range(&pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}, b)
+	require.NoError(t, err)
+	require.Len(t, resp.Kvs, 2)
+	var revs []int64
+	require.NoError(t, s.View().History(b, 1003, 1004, HistoryOptions{}, func(rev int64, _ []Event) bool {
+		revs = append(revs, rev)
+		return true
+	}))
+	require.Equal(t, []int64{1004}, revs, "the empty entry is no event")
+}
+
+// TestHoles takes one stored change away at a time: History and Hash must say
+// so and never go on as if it had not been.
+func TestHoles(t *testing.T) {
+	s, full := New(), newBucket()
+	for i := range 6 {
+		put(t, s, full, fmt.Sprint("k", i%3), "v")
+	}
+	_, eff, err := s.Txn(&pb.TxnRequest{Success: []*pb.RequestOp{
+		{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("x")}}},
+		{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("y")}}},
+	}}, full.env())
+	require.NoError(t, err)
+	full.apply(eff)
+	put(t, s, full, "last", "v")
+	require.NoError(t, s.Compact(4))
+	drop, _ := s.CompactStep(100)
+	require.True(t, full.drop(drop))
+
+	v := s.View()
+	all := func(int64, []Event) bool { return true }
+	require.NoError(t, v.History(full, 5, v.Revision(), HistoryOptions{}, all))
+	_, err = v.Hash(0, full.stored())
+	require.NoError(t, err)
+	for i, w := range full.writes {
+		if w.Rev == (Revision{8, 1}) {
+			continue // the end of a revision does not show in what is left
+		}
+		b := &bucket{writes: slices.Delete(slices.Clone(full.writes), i, i+1)}
+		if w.Rev.Main > 4 {
+			require.ErrorIs(t, v.History(b, 5, v.Revision(), HistoryOptions{}, all), ErrBucketOrder, "without %v", w.Rev)
+		}
+		h, err := v.Hash(0, b.stored())
+		if w.Rev.Main <= 4 && !slices.Contains([]int64{2, 3, 4}, w.Rev.Main) {
+			require.NoError(t, err, h)
+			continue
+		}
+		held := w.Rev.Main > 4
+		for _, r := range v.kept(v.Revision()) {
+			held = held || r == w.Rev
+		}
+		require.Equal(t, held, errors.Is(err, ErrBucketOrder), "hash without %v: %v", w.Rev, err)
+	}
+}
+
+// TestHistoryStops ends after the revision at which the reader has enough.
+func TestHistoryStops(t *testing.T) {
+	s, b := New(), newBucket()
+	for range 5 {
+		put(t, s, b, "a", "v")
+	}
+	var got []int64
+	err := s.View().History(b, 1, 6, HistoryOptions{}, func(rev int64, _ []Event) bool {
+		got = append(got, rev)
+		return rev < 4
+	})
+	require.NoError(t, err)
+	require.Equal(t, []int64{2, 3, 4}, got)
+}
+
+// TestStorageErrors says that trouble in storage comes out as it is, without a
+// gRPC status, and that single requests change nothing then.
+func TestStorageErrors(t *testing.T) {
+	s, b := New(), newBucket()
+	put(t, s, b, "a", "v")
+	empty := newBucket()
+	key := []byte("a")
+	v := s.View()
+	_, _, putErr := s.Put(&pb.PutRequest{Key: key, PrevKv: true}, empty.env())
+	_, _, ignoreErr := s.Put(&pb.PutRequest{Key: key, IgnoreValue: true}, empty.env())
+	_, _, delErr := s.DeleteRange(&pb.DeleteRangeRequest{Key: key, PrevKv: true}, empty.env())
+	_, rangeErr := v.Range(&pb.RangeRequest{Key: key}, empty)
+	_, sortErr := v.Range(&pb.RangeRequest{Key: key, SortTarget: pb.RangeRequest_VALUE}, empty)
+	_, _, cmpErr := s.Txn(&pb.TxnRequest{Compare: []*pb.Compare{{Key: key, Target: pb.Compare_VALUE}}}, empty.env())
+	for i, err := range []error{putErr, ignoreErr, delErr, rangeErr, sortErr, cmpErr} {
+		require.ErrorIs(t, err, errNotStored, "case %d", i)
+		_, isStatus := status.FromError(err)
+		require.False(t, isStatus, "case %d", i)
+	}
+	require.Same(t, v, s.View())
+}
+
+// TestSkipReads writes the same with and without, and reads nothing it need not.
+func TestSkipReads(t *testing.T) {
+	s, b := New(), newBucket()
+	put(t, s, b, "a", "v")
+	b.reads = 0
+	env := b.env()
+	env.SkipReads = true
+	key := []byte("a")
+	resp, eff, err := s.Txn(&pb.TxnRequest{Success: []*pb.RequestOp{
+		{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: key}}},
+		{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: key, IgnoreLease: true, PrevKv: true}}},
+	}}, env)
+	require.NoError(t, err)
+	require.EqualValues(t, 3, resp.Header.Revision)
+	require.EqualValues(t, 2, eff.Writes[0].KV.Version)
+	b.apply(eff)
+	_, eff, err = s.DeleteRange(&pb.DeleteRangeRequest{Key: key, PrevKv: true}, env)
+	require.NoError(t, err)
+	require.True(t, eff.Writes[0].Tombstone)
+	require.Zero(t, b.reads)
+}
+
+func TestCheckRangeStream(t *testing.T) {
+	key := []byte("a")
+	for _, c := range []struct {
+		req  *pb.RangeRequest
+		code codes.Code
+	}{
+		{&pb.RangeRequest{Key: key, Limit: 3, KeysOnly: true}, codes.OK},
+		{&pb.RangeRequest{Key: key, SortOrder: pb.RangeRequest_ASCEND}, codes.OK},
+		{&pb.RangeRequest{Key: key, SortTarget: pb.RangeRequest_MOD}, codes.OK},
+		{&pb.RangeRequest{}, codes.InvalidArgument},
+		{&pb.RangeRequest{Key: key, SortOrder: 3}, codes.InvalidArgument},
+		{&pb.RangeRequest{Key: key, SortOrder: pb.RangeRequest_DESCEND}, codes.Unimplemented},
+		{&pb.RangeRequest{Key: key, MaxCreateRevision: 1}, codes.Unimplemented},
+	} {
+		require.Equal(t, c.code, status.Code(CheckRangeStream(c.req)), c.req)
+	}
+}
+
+// TestIntervals holds the merged list against every interval on its own.
+func TestIntervals(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(seed(t), 0))
+	point := func() string { return string([]byte{byte('a' + rnd.IntN(12))}) }
+	for range 500 {
+		var merged intervals
+		var all []interval
+		for range 1 + rnd.IntN(8) {
+			iv := interval{point(), point()}
+			merged.add(iv)
+			all = append(all, iv)
+		}
+		for k := byte('a'); k <= 'n'; k++ {
+			key := string(k)
+			in := slices.ContainsFunc(all, func(iv interval) bool { return iv.begin <= key && key < iv.end })
+			require.Equal(t, in, merged.contain(key), "%q in %v as %v", key, all, merged)
+		}
+		for i := 1; i < len(merged); i++ {
+			require.Less(t, merged[i-1].end, merged[i].begin)
+		}
+	}
+}
+
+// TestNilOperations: a request from within the process may lack what the wire
+// cannot; it is refused and does not panic.
+func TestNilOperations(t *testing.T) {
+	for _, op := range []*pb.RequestOp{
+		nil, {}, {Request: &pb.RequestOp_RequestRange{}}, {Request: &pb.RequestOp_RequestPut{}},
+		{Request: &pb.RequestOp_RequestDeleteRange{}},
+	} {
+		require.Error(t, CheckTxn(&pb.TxnRequest{Success: []*pb.RequestOp{op}}, 10), op)
+	}
+	require.NoError(t, CheckTxn(nil, 10))
+	require.Error(t, CheckRange(nil))
+	s := New()
+	req := &pb.TxnRequest{Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestTxn{}}}}
+	require.NoError(t, CheckTxn(req, 10))
+	_, _, err := s.Txn(req, Env{})
+	require.NoError(t, err)
+}
