@@ -1,0 +1,223 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/holdfastdb/holdfast/consensus-node/internal/mvcc"
+)
+
+// fillPercent packs the revision bucket tight: it is only appended to.
+const fillPercent = 0.9
+
+// slowCommit is when a commit deserves a line in the log.
+const slowCommit = time.Second
+
+// capacities of a new generation's records: a guess from the last one, so that
+// they are seldom copied while they grow.
+const (
+	recordsMin = 64
+	recordsMax = 16 << 10
+)
+
+func newGeneration(lastRecords int) *generation {
+	n := min(max(lastRecords, recordsMin), recordsMax)
+	return &generation{segment: segment{recs: make([]record, 0, n)}}
+}
+
+// run commits until the Store is closed or fails.
+func (s *Store) run() {
+	defer close(s.stopped)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		wait, end := s.due()
+		switch {
+		case end:
+			return
+		case wait <= 0:
+			if err := s.commit(); err != nil {
+				s.fail(err)
+				return
+			}
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-s.kick:
+		case <-timer.C:
+		}
+	}
+}
+
+// idle is how long the committer sleeps when it waits for a kick alone.
+const idle = time.Hour
+
+// due says how long the committer may still wait, or that it is done.
+func (s *Store) due() (wait time.Duration, end bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.cur
+	switch {
+	case s.err != nil:
+		return 0, true
+	case g.seq == 0:
+		return idle, s.closing
+	case s.closing, s.urgent > s.done, s.full(g):
+		return 0, false
+	}
+	return time.Until(g.since.Add(s.opts.CommitInterval)), false
+}
+
+// full says whether a generation is worth a commit by its size alone.
+func (s *Store) full(g *generation) bool {
+	return g.count >= s.opts.CommitOps || g.bytes >= s.opts.CommitBytes || s.Pressure() >= 1
+}
+
+// commit writes all that was applied until now, and publishes it as committed.
+func (s *Store) commit() error {
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	s.mu.Lock()
+	g, f := s.cur, s.file
+	if g.seq == 0 || s.err != nil { // an install has come first
+		defer s.mu.Unlock()
+		return s.err
+	}
+	// The published view stays right: it holds the same records as cur.
+	s.frozen, s.cur = g, newGeneration(len(g.recs))
+	s.mu.Unlock()
+
+	start := time.Now()
+	if err := f.write(g); err != nil {
+		return fmt.Errorf("commit up to index %d to %s: %w", g.index, s.path, err)
+	}
+	if took := time.Since(start); took >= slowCommit {
+		s.opts.Logger.Warn("slow database commit", slog.Duration("took", took),
+			slog.Int("operations", g.count), slog.Int("bytes", g.bytes))
+	}
+	b, err := openBase(f, s.generation.Load()+1)
+	if err != nil {
+		return fmt.Errorf("after commit to %s: %w", s.path, err)
+	}
+	s.replaceBase(b, g)
+	s.opts.OnDurable(b.meta.Index)
+	return nil
+}
+
+// replaceBase publishes b, which holds g.
+func (s *Store) replaceBase(b *base, g *generation) {
+	s.measure(b)
+	s.mu.Lock()
+	old := s.base
+	s.base, s.frozen, s.done = b, nil, g.seq
+	s.bytes.Add(-int64(g.bytes))
+	s.durable.Store(b.meta.Index)
+	s.generation.Store(b.generation)
+	s.publish()
+	s.broadcast()
+	s.mu.Unlock()
+	old.release() // only now: a Reader that misses it finds the new view
+}
+
+// fail ends the Store.
+func (s *Store) fail(err error) {
+	s.opts.Logger.Error("database commit failed", slog.Any("error", err))
+	s.mu.Lock()
+	first := s.err == nil
+	if first {
+		s.err = err
+		s.broadcast()
+		s.wake() // the committer, if it is not the one that failed
+	}
+	s.mu.Unlock()
+	if first {
+		s.opts.OnFailure(err)
+	}
+}
+
+// write commits a generation in one transaction, fsynced.
+func (f *file) write(g *generation) error {
+	tx, err := f.db.Begin(true)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // does nothing after Commit
+	if err := writeRevisions(tx.Bucket([]byte(BucketKey)), &g.segment); err != nil {
+		return fmt.Errorf("bucket %s: %w", BucketKey, err)
+	}
+	for i := range g.rows {
+		if err := writeRow(tx, &g.rows[i]); err != nil {
+			return fmt.Errorf("bucket %s: %w", g.rows[i].Bucket, err)
+		}
+	}
+	if err := writeProgress(tx.Bucket([]byte(BucketMeta)), g); err != nil {
+		return fmt.Errorf("bucket %s: %w", BucketMeta, err)
+	}
+	err = tx.Commit()
+	if errors.Is(err, berrors.ErrMaxSizeReached) {
+		err = fmt.Errorf("%w: the file has outgrown its memory map, which the next start makes larger", err)
+	}
+	return err
+}
+
+// writeRevisions leaves out what was dropped before it was ever committed.
+func writeRevisions(keys *bbolt.Bucket, s *segment) error {
+	keys.FillPercent = fillPercent
+	var buf [bucketKeyLen + 1]byte
+	drops := !s.drops.empty()
+	for i := range s.recs {
+		r := &s.recs[i]
+		if drops && s.drops.has(r.rev) {
+			continue
+		}
+		if err := keys.Put(mvcc.AppendBucketKey(buf[:0], r.rev, r.tombstone), r.data); err != nil {
+			return err
+		}
+	}
+	for _, d := range s.drops.sorted() {
+		if len(s.recs) > 0 && !d.Rev.Less(s.recs[0].rev) {
+			break
+		}
+		if err := keys.Delete(mvcc.AppendBucketKey(buf[:0], d.Rev, d.Tombstone)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeRow(tx *bbolt.Tx, r *Row) error {
+	b, err := tx.CreateBucketIfNotExists([]byte(r.Bucket))
+	switch {
+	case err != nil:
+		return err
+	case r.Delete:
+		return b.Delete(r.Key)
+	}
+	return b.Put(r.Key, r.Value)
+}
+
+// writeProgress says up to which entry the transaction goes.
+func writeProgress(meta *bbolt.Bucket, g *generation) error {
+	if g.conf != nil {
+		conf, err := encodeConfState(g.conf)
+		if err != nil {
+			return err
+		}
+		if err := meta.Put([]byte(keyConfState), conf); err != nil {
+			return err
+		}
+	}
+	if g.term > 0 {
+		if err := meta.Put([]byte(keyTerm), binary.BigEndian.AppendUint64(nil, g.term)); err != nil {
+			return err
+		}
+	}
+	return meta.Put([]byte(keyConsistentIndex), binary.BigEndian.AppendUint64(nil, g.index))
+}

@@ -1,0 +1,78 @@
+package store
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Defaults of Options. Interval and operations are etcd's, and so is the map
+// on Linux.
+const (
+	DefaultMapBytes        = 10 << 30
+	DefaultCommitInterval  = 100 * time.Millisecond
+	DefaultCommitOps       = 10_000
+	DefaultCommitBytes     = 8 << 20
+	DefaultMaxPendingBytes = 64 << 20
+	DefaultLockTimeout     = time.Second
+)
+
+// Options of a Store. The zero value of each field means its default.
+type Options struct {
+	// MapBytes is the least address space to map. The map is never moved, so
+	// the file cannot outgrow it while open; at Open it is at least twice the
+	// file's size. At least 64 KiB.
+	MapBytes int
+	// CommitInterval is how long a change waits for others before it is
+	// committed, counted from the first of them.
+	CommitInterval time.Duration
+	// CommitOps and CommitBytes commit earlier.
+	CommitOps   int
+	CommitBytes int
+	// MaxPendingBytes is how much Apply takes ahead of the disk before it
+	// blocks. One batch may exceed it.
+	MaxPendingBytes int
+	// LockTimeout is how long Open waits for another process to let go of the
+	// file before it returns ErrInUse.
+	LockTimeout time.Duration
+	// NoSync leaves out fsync. Durable then promises nothing.
+	NoSync bool
+
+	// OnDurable is called after each commit and each Install, in order, with
+	// the new Durable index. It may call Reader; it must not block and not call
+	// Apply, Flush, Image, Install or Close of the Store.
+	OnDurable func(index uint64)
+	// OnFailure is called at most once, from a goroutine of the Store, with the
+	// error that ended it.
+	OnFailure func(error)
+	// Logger gets one line for each slow or failed commit; nil means none.
+	Logger *slog.Logger
+}
+
+func (o Options) withDefaults() Options {
+	positive := func(v *int, def int) {
+		if *v <= 0 {
+			*v = def
+		}
+	}
+	positive(&o.MapBytes, DefaultMapBytes)
+	positive(&o.CommitOps, DefaultCommitOps)
+	positive(&o.CommitBytes, DefaultCommitBytes)
+	positive(&o.MaxPendingBytes, DefaultMaxPendingBytes)
+	o.MapBytes = max(o.MapBytes, 64<<10)
+	if o.CommitInterval <= 0 {
+		o.CommitInterval = DefaultCommitInterval
+	}
+	if o.LockTimeout <= 0 {
+		o.LockTimeout = DefaultLockTimeout
+	}
+	if o.OnDurable == nil {
+		o.OnDurable = func(uint64) {}
+	}
+	if o.OnFailure == nil {
+		o.OnFailure = func(error) {}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}

@@ -1,0 +1,226 @@
+package store
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/holdfastdb/holdfast/consensus-node/internal/mvcc"
+)
+
+// hold keeps the committer from finishing: bbolt has one writer at a time.
+func hold(t *testing.T, s *Store) (release func()) {
+	t.Helper()
+	tx, err := s.file.db.Begin(true)
+	require.NoError(t, err)
+	return func() { require.NoError(t, tx.Rollback()) }
+}
+
+func TestApplyBlocksAtTheByteBound(t *testing.T) {
+	opts := testOptions()
+	opts.MaxPendingBytes = 10_000
+	s := open(t, filepath.Join(t.TempDir(), "db"), opts)
+	release := hold(t, s)
+	batch := func(i uint64) Batch {
+		return Batch{Index: i, Term: 1, Writes: []mvcc.Write{putAt(rev(int64(i)+1, 0), "k", strings.Repeat("v", 6000))}}
+	}
+	require.NoError(t, s.Apply(batch(1)))
+	require.Less(t, s.Pressure(), 1.0)
+	require.NoError(t, s.Apply(batch(2))) // may exceed the bound
+	require.GreaterOrEqual(t, s.Pressure(), 1.0)
+
+	blocked := make(chan error, 1)
+	go func() { blocked <- s.Apply(batch(3)) }()
+	select {
+	case err := <-blocked:
+		t.Fatalf("Apply did not wait: %v", err)
+	case <-time.After(30 * time.Millisecond): // it has had its chance
+	}
+	r := reader(t, s) // readers do not wait with it
+	require.Equal(t, uint64(2), r.Index())
+	r.Close()
+	release()
+	require.NoError(t, <-blocked)
+	require.Equal(t, uint64(2), s.Durable())
+	require.NoError(t, s.Flush(t.Context()))
+	require.Zero(t, s.Pressure())
+}
+
+func TestCommitsByIntervalOpsAndBytes(t *testing.T) {
+	one := func(i uint64, size int) Batch {
+		return Batch{Index: i, Term: 1, Writes: []mvcc.Write{putAt(rev(int64(i)+1, 0), "k", strings.Repeat("v", size))}}
+	}
+	t.Run("interval", func(t *testing.T) {
+		opts := testOptions()
+		opts.CommitInterval = 5 * time.Millisecond
+		s := open(t, filepath.Join(t.TempDir(), "db"), opts)
+		require.NoError(t, s.Apply(one(1, 1)))
+		waitDurable(t, s, 1)
+	})
+	t.Run("operations", func(t *testing.T) {
+		opts := testOptions()
+		opts.CommitOps = 3
+		s := open(t, filepath.Join(t.TempDir(), "db"), opts)
+		for i := range uint64(3) {
+			require.Zero(t, s.Durable())
+			require.NoError(t, s.Apply(one(i+1, 1)))
+		}
+		waitDurable(t, s, 3)
+	})
+	t.Run("bytes", func(t *testing.T) {
+		opts := testOptions()
+		opts.CommitBytes = 1000
+		s := open(t, filepath.Join(t.TempDir(), "db"), opts)
+		require.NoError(t, s.Apply(one(1, 1)))
+		require.Zero(t, s.Durable())
+		require.NoError(t, s.Apply(one(2, 1000)))
+		waitDurable(t, s, 2)
+	})
+}
+
+func TestFailedCommitEndsTheStore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	opts := testOptions()
+	opts.MapBytes = 1 << 20
+	failures := make(chan error, 2)
+	opts.OnFailure = func(err error) { failures <- err }
+	s := open(t, path, opts)
+	require.NoError(t, s.Apply(Batch{Index: 1, Term: 1, Writes: []mvcc.Write{putAt(rev(2, 0), "k", "small")}}))
+	require.NoError(t, s.Flush(t.Context()))
+	require.NoError(t, s.Apply(Batch{
+		Index: 2, Term: 1, Writes: []mvcc.Write{putAt(rev(3, 0), "k", strings.Repeat("too large", 200_000))},
+	}))
+	err := s.Flush(t.Context())
+	require.ErrorContains(t, err, "outgrown its memory map")
+	require.Equal(t, err, <-failures)
+
+	// It is over, and says so each time.
+	require.Equal(t, err, s.Apply(Batch{Index: 3, Term: 1}))
+	require.Equal(t, err, s.Flush(t.Context()))
+	_, imageErr := s.Image(t.Context())
+	require.ErrorIs(t, imageErr, err)
+	require.Equal(t, uint64(1), s.Durable())
+	_, valueErr := reader(t, s).Value(rev(3, 0))
+	require.NoError(t, valueErr, "what was applied can be read until the process ends")
+	require.Empty(t, failures, "OnFailure is called once")
+}
+
+func TestAfterFailureTheFileHoldsThePrefix(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	opts := testOptions()
+	opts.MapBytes = 1 << 20
+	s := open(t, path, opts)
+	for i := uint64(1); i < 5000; i++ {
+		if err := s.Apply(crashEntry(i)); err != nil {
+			break
+		}
+		if i%50 == 0 && s.Flush(t.Context()) != nil {
+			break
+		}
+	}
+	durable := s.Durable()
+	require.Error(t, s.Close(t.Context()))
+	require.Positive(t, durable)
+	require.Less(t, durable, uint64(4999))
+	s = open(t, path, opts) // whose map is too small for more; Open makes it larger
+	require.Equal(t, durable, s.Durable())
+	requirePrefix(t, s, durable)
+	for i := durable + 1; i <= durable+200; i++ {
+		require.NoError(t, s.Apply(crashEntry(i)))
+	}
+	require.NoError(t, s.Flush(t.Context()))
+	requirePrefix(t, s, durable+200)
+}
+
+func TestApplyRefuses(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "db"), testOptions())
+	require.NoError(t, s.Apply(Batch{Index: 5, Term: 1, Writes: []mvcc.Write{putAt(rev(4, 0), "k", "v")}}))
+	tests := map[string]Batch{
+		"an older index":         {Index: 4},
+		"the index again":        {Index: 5, Writes: []mvcc.Write{putAt(rev(5, 0), "k", "v")}},
+		"an older revision":      {Index: 6, Writes: []mvcc.Write{putAt(rev(3, 9), "k", "v")}},
+		"no key-value":           {Index: 6, Writes: []mvcc.Write{{Rev: rev(5, 0)}}},
+		"a revision twice":       {Index: 6, Writes: []mvcc.Write{putAt(rev(5, 0), "k", "v"), putAt(rev(5, 0), "l", "v")}},
+		"too little encoded":     {Index: 6, Writes: []mvcc.Write{putAt(rev(5, 0), "k", "v")}, Encoded: [][]byte{}},
+		"the index as a row":     {Index: 6, Rows: []Row{{Bucket: BucketMeta, Key: []byte("consistent_index")}}},
+		"the revision bucket":    {Index: 6, Rows: []Row{{Bucket: BucketKey, Key: []byte("x")}}},
+		"the mark":               {Index: 6, Rows: []Row{{Bucket: "holdfast_meta", Key: []byte("format")}}},
+		"an unknown bucket":      {Index: 6, Rows: []Row{{Bucket: "other", Key: []byte("x")}}},
+		"an empty key":           {Index: 6, Rows: []Row{{Bucket: BucketLease}}},
+		"a key that is too long": {Index: 6, Rows: []Row{{Bucket: BucketLease, Key: make([]byte, 40_000), Delete: true}}},
+	}
+	for name, b := range tests {
+		require.ErrorIs(t, s.Apply(b), ErrBatch, name)
+	}
+	r := reader(t, s)
+	require.Equal(t, uint64(5), r.Index())
+	require.Len(t, content(t, r), 1)
+	require.NoError(t, s.Apply(Batch{Index: 5, Drop: []mvcc.Drop{{Rev: rev(4, 0)}}}), "drops may repeat the index")
+	require.Len(t, content(t, r), 1)
+	require.Empty(t, content(t, reader(t, s)))
+}
+
+func TestCloseCommitsAndEndsAll(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	s := open(t, path, testOptions())
+	require.NoError(t, s.Apply(crashEntry(1)))
+	r := reader(t, s)
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, s.Close(canceled), context.Canceled)
+	require.ErrorIs(t, s.Apply(crashEntry(2)), ErrClosed)
+	require.Len(t, content(t, r), 2, "an open reader outlives the close")
+	r.Close()
+	require.NoError(t, s.Close(t.Context()))
+	_, err := s.Reader()
+	require.ErrorIs(t, err, ErrClosed)
+	_, err = r.Value(rev(2, 0))
+	require.ErrorIs(t, err, ErrClosed)
+	requirePrefix(t, open(t, path, testOptions()), 1)
+}
+
+func TestSizes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	s := open(t, path, testOptions())
+	var drops []mvcc.Drop
+	for i := uint64(1); i <= 100; i++ {
+		w := putAt(rev(int64(i)+1, 0), "k", strings.Repeat("v", 4000))
+		require.NoError(t, s.Apply(Batch{Index: i, Term: 1, Writes: []mvcc.Write{w}}))
+		drops = append(drops, mvcc.Drop{Rev: w.Rev})
+	}
+	require.NoError(t, s.Flush(t.Context()))
+	full := s.SizeInUse()
+	require.Greater(t, full, int64(400_000))
+	require.GreaterOrEqual(t, s.Size(), full)
+	require.NoError(t, s.Apply(Batch{Index: 100, Drop: drops}))
+	require.NoError(t, s.Flush(t.Context()))
+	require.GreaterOrEqual(t, s.Size(), full)
+	require.Less(t, s.SizeInUse(), full/2)
+	require.NoError(t, s.Close(t.Context()))
+	s = open(t, path, testOptions())
+	require.Less(t, s.SizeInUse(), full/2)
+}
+
+func TestValuesOutliveReaderAndFile(t *testing.T) {
+	value := strings.Repeat("v", 10_000) // too large for bbolt to keep it in the root page
+	s := open(t, filepath.Join(t.TempDir(), "db"), testOptions())
+	require.NoError(t, s.Apply(Batch{Index: 1, Term: 1, Writes: []mvcc.Write{putAt(rev(2, 0), "key", value)}}))
+	require.NoError(t, s.Flush(t.Context()))
+	r := reader(t, s)
+	kv, err := r.Value(rev(2, 0))
+	require.NoError(t, err)
+	var scanned *mvccpb.KeyValue
+	require.NoError(t, r.Scan(rev(0, 0), rev(9, 0), func(_ mvcc.Revision, _ bool, kv *mvccpb.KeyValue) error {
+		scanned = kv
+		return nil
+	}))
+	r.Close()
+	require.NoError(t, s.Close(t.Context())) // the memory map is gone
+	require.Equal(t, "key="+value, string(kv.Key)+"="+string(kv.Value))
+	require.Equal(t, "key="+value, string(scanned.Key)+"="+string(scanned.Value))
+}
