@@ -1,0 +1,118 @@
+package apply
+
+import (
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/holdfastdb/holdfast/consensus-node/internal/lease"
+	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
+	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
+	journalv1 "github.com/holdfastdb/holdfast/proto/holdfast/journal/v1"
+)
+
+func (s *step) changed(change *feedv1.LeaseChange) {
+	s.res.LeaseChanges = append(s.res.LeaseChanges, change)
+}
+
+func (s *step) putLease(id int64) {
+	if l, ok := s.m.leases.Get(id); ok {
+		key, value := lease.Row(l)
+		s.res.Batch.put(lease.Bucket, key, value)
+	}
+}
+
+func (s *step) grant(req *pb.LeaseGrantRequest) (answer, error) {
+	change, err := s.m.leases.Grant(req.ID, req.TTL)
+	if err != nil {
+		return refused(err), nil
+	}
+	s.changed(change)
+	s.putLease(req.ID)
+	resp := &pb.LeaseGrantResponse{Header: s.header(), ID: req.ID, TTL: req.TTL}
+	return s.answered(resp, resp.Header), nil
+}
+
+func (s *step) revoke(req *pb.LeaseRevokeRequest) (answer, error) {
+	if err := s.revokeLease(req.ID, false); err != nil {
+		return refused(err), nil
+	}
+	resp := &pb.LeaseRevokeResponse{Header: s.header()}
+	return s.answered(resp, resp.Header), nil
+}
+
+// revokeLease removes a lease and deletes its keys, all in one revision.
+func (s *step) revokeLease(id int64, expired bool) error {
+	if !s.m.leases.Exists(id) {
+		return rpctypes.ErrGRPCLeaseNotFound
+	}
+	eff := s.m.kv.DeleteKeys(s.m.leases.Keys(id))
+	s.store(eff)
+	change, err := s.m.leases.Revoke(id, expired, eff.Revision)
+	if err != nil {
+		return err //nolint:wrapcheck // a gRPC status for the client
+	}
+	s.changed(change)
+	s.res.Batch.remove(lease.Bucket, lease.RowKey(id))
+	return nil
+}
+
+// expire revokes those of the leases that the speaker owns, each in a revision
+// of its own. What it does not own is for it to decide anew, or for another.
+func (s *step) expire(cmd *journalv1.LeaseExpire) (answer, error) {
+	claim := lease.Claim{Name: cmd.GetName(), Incarnation: cmd.GetIncarnation(), Epoch: cmd.GetEpoch()}
+	resp := &consensusv1.ExpireLeasesResponse{Outcomes: make([]consensusv1.ExpireOutcome, len(cmd.GetIds()))}
+	for i, id := range cmd.GetIds() {
+		switch {
+		case !s.m.leases.Exists(id):
+			resp.Outcomes[i] = consensusv1.ExpireOutcome_EXPIRE_OUTCOME_NOT_FOUND
+		case !s.m.leases.Owns(claim, id):
+			resp.Outcomes[i] = consensusv1.ExpireOutcome_EXPIRE_OUTCOME_NOT_OWNER
+		default:
+			if err := s.revokeLease(id, true); err != nil {
+				return answer{}, err
+			}
+			resp.Outcomes[i] = consensusv1.ExpireOutcome_EXPIRE_OUTCOME_REVOKED
+		}
+	}
+	resp.Sequence = s.m.leases.Sequence()
+	return s.done(resp), nil
+}
+
+// checkpoint records all of the rests or none: the speaker must not believe
+// that it cleared one which stands. Leases that are gone are passed over.
+func (s *step) checkpoint(cmd *journalv1.LeaseCheckpoints) (answer, error) {
+	claim := lease.Claim{Name: cmd.GetName(), Incarnation: cmd.GetIncarnation(), Epoch: cmd.GetEpoch()}
+	for _, c := range cmd.GetCheckpoints() {
+		l, ok := s.m.leases.Get(c.GetId())
+		switch {
+		case !ok:
+		case !s.m.leases.Owns(claim, c.GetId()):
+			return refused(lease.ErrNotOwner), nil
+		case c.GetRemainingTtlS() < 0 || c.GetRemainingTtlS() > l.TTLS:
+			return refused(lease.ErrRemaining), nil
+		}
+	}
+	for _, c := range cmd.GetCheckpoints() {
+		change, err := s.m.leases.Checkpoint(c.GetId(), c.GetRemainingTtlS())
+		if err != nil {
+			continue // gone; the rest was checked above
+		}
+		s.changed(change)
+		s.putLease(c.GetId())
+	}
+	return s.done(&consensusv1.CheckpointLeasesResponse{Sequence: s.m.leases.Sequence()}), nil
+}
+
+func (s *step) changeView(cmd *journalv1.ViewChange) (answer, error) {
+	change, err := s.m.leases.ChangeView(cmd)
+	if err != nil {
+		return refused(err), nil
+	}
+	row, err := lease.ViewRow(change.GetView())
+	if err != nil {
+		return answer{}, err //nolint:wrapcheck // says what it is
+	}
+	s.changed(change)
+	s.res.Batch.put(lease.ClusterBucket, []byte(lease.ViewKey), row)
+	return s.done(change.GetView()), nil
+}
