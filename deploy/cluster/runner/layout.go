@@ -143,10 +143,7 @@ func (c Config) inner(name, program string) Process {
 func (c Config) proxy(name string) Process {
 	return c.service(name, "proxy", filepath.Join(c.Data, name),
 		"--listen-client-urls", c.urlList(clientPort, name),
-		"--consensus-endpoints", c.urlList(peerPort, nodeNames()...),
-		"--nats-url", c.natsURL(),
-		"--watch-hub-endpoints", c.urlList(peerPort, hubNames()...),
-		"--lease-service-endpoints", c.urlList(peerPort, leaseNames()...))
+		"--consensus-endpoints", c.urlList(peerPort, nodeNames()...))
 }
 
 // service adds what every service of ours takes.

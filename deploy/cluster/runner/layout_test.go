@@ -39,9 +39,6 @@ func TestSplitLayout(t *testing.T) {
 
 	require.Equal(t, strings.Fields(`--name proxy2 --listen-client-urls http://127.0.0.1:22379
 		--consensus-endpoints http://127.0.0.1:2380,http://127.0.0.1:2382,http://127.0.0.1:2384
-		--nats-url nats://127.0.0.1:4222
-		--watch-hub-endpoints http://127.0.0.1:2386,http://127.0.0.1:2387
-		--lease-service-endpoints http://127.0.0.1:2388,http://127.0.0.1:2389
 		--listen-metrics-urls http://127.0.0.1:2398`), byName["proxy2"].Args)
 }
 

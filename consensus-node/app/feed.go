@@ -1,0 +1,110 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/holdfastdb/holdfast/consensus-node/internal/outbox"
+	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
+	"github.com/holdfastdb/holdfast/services/telemetry"
+)
+
+// ChangesSubject is where the changes of a cluster are published.
+func ChangesSubject(clusterID uint64) string { return fmt.Sprintf("holdfast.%016x.changes", clusterID) }
+
+// publish walks the outbox for the bus. A bus that is full or gone loses messages; followers see it and fetch.
+func (n *Node) publish(ctx context.Context) error {
+	if n.deps.Bus == nil {
+		return nil
+	}
+	subject := ChangesSubject(n.clusterID)
+	tracer := n.deps.Tracers.Tracer("consensus-node")
+	turned := make(chan struct{}, 1)
+	go n.signalLeadership(ctx, turned)
+	speaks := func() bool { return n.deps.SpeakAlways || n.raft.Status().Leader == n.memberID }
+	outbox.Publish(ctx, n.ring.Cursor(n.speaker, outbox.BusMessageBytesMax), speaks, turned, func(message *feedv1.Message) {
+		data, err := message.MarshalVT()
+		if err != nil {
+			n.log.Error("a change cannot be encoded for the bus", "error", err)
+			return
+		}
+		span := publishSpan(ctx, tracer, subject, message)
+		err = n.deps.Bus.Publish(subject, nil, data)
+		if span != nil {
+			if err != nil {
+				span.RecordError(err)
+			}
+			span.End()
+		}
+	})
+	return nil
+}
+
+// signalLeadership wakes the publisher at each change of leader, so that a new one speaks at once.
+func (n *Node) signalLeadership(ctx context.Context, turned chan<- struct{}) {
+	for {
+		_, changed := n.raft.Leadership()
+		select {
+		case <-changed:
+		case <-n.raft.Stopped():
+			return
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case turned <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// publishSpan begins the span of a message that carries a sampled write, or gives nil: then nothing is paid.
+func publishSpan(ctx context.Context, tracer trace.Tracer, subject string, message *feedv1.Message) trace.Span {
+	var links []trace.Link
+	var parent trace.SpanContext
+	for _, revision := range message.GetRevisions() {
+		if len(revision.GetSpanContext()) == 0 {
+			continue
+		}
+		written := telemetry.DecodeSpanContext(revision.GetSpanContext())
+		if !written.IsSampled() {
+			continue
+		}
+		if !parent.IsValid() {
+			parent = written
+		}
+		if len(links) < linksMax {
+			links = append(links, trace.Link{SpanContext: written})
+		}
+	}
+	if !parent.IsValid() {
+		return nil
+	}
+	_, span := tracer.Start(trace.ContextWithRemoteSpanContext(ctx, parent), "publish holdfast.changes",
+		trace.WithSpanKind(trace.SpanKindProducer), trace.WithLinks(links...),
+		trace.WithAttributes(
+			attribute.String("messaging.system", "nats"), attribute.String("messaging.operation.name", "publish"),
+			attribute.String("messaging.destination.name", subject), attribute.Int("messaging.batch.message_count", len(message.GetRevisions())),
+		))
+	return span
+}
+
+// linksMax bounds the links of one span, as the conventions do.
+const linksMax = 128
+
+// hostPorts gives the "host:port" of URLs.
+func hostPorts(urls []string) ([]string, error) {
+	out := make([]string, 0, len(urls))
+	for _, text := range urls {
+		u, err := url.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("a member has the malformed URL %q: %w", text, err)
+		}
+		out = append(out, u.Host)
+	}
+	return out, nil
+}

@@ -1,0 +1,267 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+
+	"github.com/holdfastdb/holdfast/consensus-node/internal/edge"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/node"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/outbox"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/propose"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/raftnode"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/store"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/transport"
+	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
+	peerv1 "github.com/holdfastdb/holdfast/proto/holdfast/peer/v1"
+	"github.com/holdfastdb/holdfast/services/bus"
+	"github.com/holdfastdb/holdfast/services/clock"
+	"github.com/holdfastdb/holdfast/services/failure"
+	"github.com/holdfastdb/holdfast/services/lifecycle"
+)
+
+// Dependencies are what a node gets from the process that it is part of.
+type Dependencies struct {
+	Logger *slog.Logger
+	// Tracers makes the node's tracer.
+	Tracers trace.TracerProvider
+	// Metrics takes the node's metrics.
+	Metrics prometheus.Registerer
+	// Bus carries the change feed; nil: followers use direct streams.
+	Bus bus.Bus
+	// SpeakAlways makes this node publish whatever it applies. Without it the leader alone publishes, as on a bus that all
+	// nodes share.
+	SpeakAlways bool
+}
+
+// Node is a consensus node that holds its data directory.
+type Node struct {
+	cfg  *Config
+	deps Dependencies
+	log  *slog.Logger
+
+	disk      *disk
+	machine   *node.Node
+	raft      *raftnode.Node
+	transport *transport.Transport
+	// peers are the members that the transport knows; runMembers alone changes it once the node runs.
+	peers      map[uint64][]string
+	peerServer *transport.Server
+	packer     *propose.Packer
+	ring       *outbox.Ring
+	server     *edge.Server
+	registry   *edge.Registry
+	speaker    outbox.Speaker
+	memberID   uint64
+	clusterID  uint64
+	failed     chan error
+	members    chan struct{}
+}
+
+// Open takes the data directory and builds the node. It listens nowhere. Close it, or run its Parts, which close it at their end.
+func Open(cfg *Config, deps Dependencies) (*Node, error) {
+	n := &Node{cfg: cfg, deps: deps, failed: make(chan error, 1), members: make(chan struct{}, 1), registry: edge.NewRegistry()}
+	var err error
+	n.disk, err = openDisk(cfg, store.Options{
+		Logger:    deps.Logger,
+		OnDurable: func(uint64) { n.refresh() },
+		OnFailure: func(err error) { n.fail(failure.Wrap(failure.Storage, "the database could not be written", err)) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.log = deps.Logger.With(n.disk.logAttrs()...)
+	n.memberID, n.clusterID = n.disk.state.Metadata.NodeID, n.disk.state.Metadata.ClusterID
+	if err := n.build(); err != nil {
+		return nil, errors.Join(err, n.disk.close())
+	}
+	return n, nil
+}
+
+// build joins the parts; see the order of one round of apply in package node.
+func (n *Node) build() error {
+	machine, err := node.RestoreMachine(n.disk.store)
+	if err != nil {
+		return failure.Wrap(failure.Storage, "the database cannot be read", err)
+	}
+	view := machine.View()
+	n.ring = outbox.NewRing(outbox.State{
+		Head: view.KV.Revision(), Compact: max(0, view.KV.CompactRevision()), LeaseSequence: view.Leases.Sequence(),
+	}, int(n.cfg.FeedBufferBytes))
+	limits := n.cfg.limits()
+	run := uint64(time.Now().UnixNano())
+	boot := clock.Boottime{}
+	const memberShift = 48
+	n.packer = propose.New(proposer{n}, n.memberID<<memberShift^run, limits.RequestTimeout, boot.Now)
+	n.machine, err = node.New(node.Config{
+		Machine: machine, Store: n.disk.store, Ring: n.ring, Waiting: n.packer, Changed: n.changed,
+	})
+	if err != nil {
+		return err
+	}
+	if err := n.buildRaft(view.Index, view.Term); err != nil {
+		return err
+	}
+	n.machine.UseRaft(n.raft)
+	n.speaker = outbox.Speaker{ClusterID: n.clusterID, MemberID: n.memberID, Run: run, Leadership: func() outbox.Leadership {
+		status := n.raft.Status()
+		return outbox.Leadership{Term: status.Term, Leader: status.Leader}
+	}}
+	n.server = edge.New(edge.Config{
+		ClusterID: n.clusterID, MemberID: n.memberID, Node: n.machine, Packer: n.packer, Raft: n.raft, Store: n.disk.store,
+		Ring: n.ring, Speaker: n.speaker, Registry: n.registry, Leases: edge.NewLeases(boot.Now), Limits: limits,
+		Logger: n.log, Tracer: n.deps.Tracers.Tracer("consensus-node"),
+	})
+	return nil
+}
+
+func (n *Node) buildRaft(applied, appliedTerm uint64) error {
+	wire := transport.Config{
+		ID: n.memberID, ClusterID: n.clusterID, Name: n.cfg.Name, Dir: n.cfg.snapDir(), Logger: n.log,
+		Removed: n.isRemoved, OnRemoved: n.changed,
+	}
+	n.transport = transport.New(wire)
+	state := n.disk.state
+	var err error
+	n.raft, err = raftnode.New(raftnode.Config{
+		ID: n.memberID, Tick: time.Duration(n.cfg.HeartbeatMs) * time.Millisecond,
+		ElectionTicks: int(n.cfg.ElectionMs / n.cfg.HeartbeatMs),
+		SnapshotCount: n.cfg.SnapshotCount, CatchUpEntries: n.cfg.CatchUpEntries,
+		Mark: state.Snapshot, Entries: state.Entries, HardState: state.HardState,
+		Applied: applied, AppliedTerm: appliedTerm, ConfState: n.disk.meta.ConfState, Bootstrap: n.disk.bootstrap,
+		Transport: n.transport, Log: n.disk.log, Applier: n.machine, Logger: n.log,
+	})
+	var start *raftnode.StartError
+	if errors.As(err, &start) {
+		return failure.Wrap(failure.Storage, "the data directory "+n.cfg.DataDir+" cannot be used", err)
+	}
+	if err != nil {
+		return err
+	}
+	n.transport.Start(n.raft)
+	n.peerServer = transport.NewServer(wire, n.raft)
+	return n.followMembers()
+}
+
+// Identity tells the cluster and member id.
+func (n *Node) Identity() (clusterID, memberID uint64) { return n.clusterID, n.memberID }
+
+// Register puts the services for other members and services on a server.
+func (n *Node) Register(registrar grpc.ServiceRegistrar) {
+	peerv1.RegisterPeerServer(registrar, n.peerServer)
+	n.RegisterConsensus(registrar)
+}
+
+// RegisterConsensus puts the service for proxies, watch-hubs and lease-services alone on a server, such as a direct binding.
+func (n *Node) RegisterConsensus(registrar grpc.ServiceRegistrar) {
+	consensusv1.RegisterConsensusServer(registrar, n.server)
+}
+
+// RegisterAdmin puts etcd's services for this one member on a server.
+func (n *Node) RegisterAdmin(registrar grpc.ServiceRegistrar) {
+	edge.RegisterMember(registrar, n.server)
+}
+
+// Healthy returns nil if the node can answer a linearizable read within the context.
+func (n *Node) Healthy(ctx context.Context) error {
+	view, err := n.machine.Linearize(ctx)
+	if err != nil {
+		return fmt.Errorf("no linearizable read: %w", err)
+	}
+	view.Release()
+	return nil
+}
+
+// Parts are the node's work in the order of its start.
+func (n *Node) Parts() []lifecycle.Part {
+	return []lifecycle.Part{
+		{Name: "data directory", Run: n.watchFailure},
+		{Name: "transport", Stop: func(context.Context) error { n.transport.Close(); return nil }},
+		{Name: "apply", Run: n.machine.Run},
+		{Name: "raft", Run: n.runRaft, Stop: n.handOver},
+		{Name: "proposals", Run: n.packer.Run},
+		{Name: "leases", Run: n.server.RunLeases},
+		{Name: "members", Run: n.runMembers},
+		{Name: "feed", Run: n.publish},
+	}
+}
+
+// Close writes what is pending and lets the data directory go. Call it after the Parts have ended.
+func (n *Node) Close() error {
+	n.machine.Close()
+	return n.disk.close()
+}
+
+func (n *Node) refresh() {
+	if n.machine != nil {
+		n.machine.Refresh()
+	}
+}
+
+func (n *Node) fail(err error) {
+	select {
+	case n.failed <- err:
+	default:
+	}
+}
+
+// watchFailure ends the process at the first failure of the disk.
+func (n *Node) watchFailure(ctx context.Context) error {
+	select {
+	case err := <-n.failed:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+func (n *Node) runRaft(ctx context.Context) error {
+	err := n.raft.Run(ctx)
+	var fatal *raftnode.FatalError
+	if errors.As(err, &fatal) {
+		return failure.Wrap(failure.Storage, "the node cannot go on", err)
+	}
+	return err
+}
+
+// handOver gives leadership to another voter before the node stops, if there is one to take it.
+func (n *Node) handOver(ctx context.Context) error {
+	peers, err := n.raft.Peers(ctx)
+	if err != nil || peers == nil {
+		return nil // not leading, or ended already
+	}
+	best, match := uint64(0), uint64(0)
+	for id, peer := range peers {
+		if id != n.memberID && !peer.Learner && peer.Active && (best == 0 || peer.Match > match) {
+			best, match = id, peer.Match
+		}
+	}
+	if best == 0 {
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, time.Duration(n.cfg.ElectionMs)*time.Millisecond)
+	defer cancel()
+	if err := n.raft.TransferLeader(bounded, best); err != nil {
+		n.log.Info("leadership was not handed over before the stop", "error", err)
+	}
+	return nil
+}
+
+// proposer is the raft loop as the packer sees it.
+type proposer struct{ node *Node }
+
+func (p proposer) Propose(ctx context.Context, data []byte) error {
+	_, err := p.node.raft.Propose(ctx, data)
+	return err
+}
+
+func (p proposer) Term() uint64 { return p.node.raft.Status().Term }
+
+// closing bounds what is done at the very end, when the process's own context has ended.
+func closing() context.Context { return context.Background() }

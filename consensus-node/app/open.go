@@ -1,0 +1,239 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+
+	"go.etcd.io/raft/v3"
+
+	"github.com/holdfastdb/holdfast/consensus-node/internal/member"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/raftnode"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/store"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/vfs"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/wal"
+	journalv1 "github.com/holdfastdb/holdfast/proto/holdfast/journal/v1"
+	"github.com/holdfastdb/holdfast/services/failure"
+)
+
+// disk is an opened data directory.
+type disk struct {
+	log       *wal.Log
+	state     *wal.State
+	store     *store.Store
+	meta      store.Meta
+	bootstrap []raft.Peer
+}
+
+// openDisk takes the data directory, making it if it is not there. Its errors are one line each: of kind Config for what the
+// operator can mend by choosing otherwise, of kind Storage for damage.
+func openDisk(cfg *Config, options store.Options) (*disk, error) {
+	if err := cfg.checkDataDir(); err != nil {
+		return nil, err
+	}
+	fresh := !wal.Exists(vfs.OS{}, cfg.logDir())
+	first, err := cfg.firstMembers()
+	if err != nil {
+		return nil, err
+	}
+	if fresh {
+		if err := refuseLostLog(cfg); err != nil {
+			return nil, err
+		}
+		if err := createLog(cfg, first); err != nil {
+			return nil, err
+		}
+	}
+	d := &disk{}
+	if d.log, d.state, err = wal.Open(vfs.OS{}, cfg.logDir(), wal.Options{}); err != nil {
+		return nil, openError(cfg, "raft log", err)
+	}
+	if err := d.openStore(cfg, options); err != nil {
+		return nil, errors.Join(err, d.log.Close())
+	}
+	if err := d.checkIdentity(cfg, first); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	if d.empty() {
+		d.bootstrap, err = bootstrapPeers(cfg, first)
+	}
+	return d, err
+}
+
+// firstMembers computes the members of --initial-cluster with etcd's ids.
+func (c *Config) firstMembers() ([]member.Member, error) {
+	cluster, err := c.cluster()
+	if err != nil {
+		return nil, err
+	}
+	peers := map[string][]string{}
+	for name, urls := range cluster {
+		for _, url := range urls {
+			peers[name] = append(peers[name], url.String())
+		}
+	}
+	members, err := member.Initial(c.InitialToken, peers)
+	if err != nil {
+		return nil, failure.Wrap(failure.Config, "--initial-cluster does not make a cluster", err)
+	}
+	return members, nil
+}
+
+// self finds this node among the first members.
+func (c *Config) self(first []member.Member) (member.Member, error) {
+	for _, m := range first {
+		if m.Name == c.Name {
+			return m, nil
+		}
+	}
+	return member.Member{}, failure.New(failure.Config, fmt.Sprintf(
+		"--initial-cluster does not name this node, %q: add %s=URL to it or mend --name", c.Name, c.Name))
+}
+
+// refuseLostLog refuses a database without its log: votes and acknowledged writes may be gone with it.
+func refuseLostLog(cfg *Config) error {
+	_, err := os.Stat(cfg.databasePath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return failure.Wrap(failure.Config, "the database in "+cfg.DataDir+" cannot be read: mend its permissions", err)
+	}
+	return failure.New(failure.Storage, fmt.Sprintf(
+		"%s holds a database but no raft log: put member/log back, or remove this member and add it again with an empty --data-dir", cfg.DataDir))
+}
+
+func createLog(cfg *Config, first []member.Member) error {
+	self, err := cfg.self(first)
+	if err != nil {
+		return err
+	}
+	if cfg.InitialState.String() == "existing" {
+		return failure.New(failure.Config, "--initial-cluster-state existing with an empty --data-dir: joining a running cluster is not supported yet")
+	}
+	log, err := wal.Create(vfs.OS{}, cfg.logDir(), wal.Metadata{
+		ClusterID: member.ClusterID(first), NodeID: self.ID, Incarnation: uint64(time.Now().UnixNano()),
+	}, wal.Options{})
+	if err != nil {
+		return openError(cfg, "raft log", err)
+	}
+	if err := log.Close(); err != nil {
+		return failure.Wrap(failure.Storage, "the raft log in "+cfg.DataDir+" could not be written", err)
+	}
+	return nil
+}
+
+func (d *disk) openStore(cfg *Config, options store.Options) error {
+	const private = 0o700
+	if err := os.MkdirAll(cfg.snapDir(), private); err != nil {
+		return openError(cfg, "database", err)
+	}
+	if err := d.adoptImage(cfg); err != nil {
+		return err
+	}
+	var err error
+	if d.store, err = store.Open(cfg.databasePath(), options); err != nil {
+		return openError(cfg, "database", err)
+	}
+	d.meta, err = d.store.Meta()
+	return err
+}
+
+// adoptImage puts a received image in the database's place where the node ended between marking its log and installing it.
+func (d *disk) adoptImage(cfg *Config) error {
+	if mark := d.state.Snapshot.Index; mark > 0 {
+		meta, err := store.ReadMeta(cfg.databasePath())
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return openError(cfg, "database", err)
+		}
+		image := raftnode.IncomingImage(cfg.snapDir(), mark)
+		if _, statErr := os.Stat(image); statErr == nil && meta.Index < mark {
+			if err := os.Rename(image, cfg.databasePath()); err != nil {
+				return openError(cfg, "database", err)
+			}
+		}
+	}
+	if err := raftnode.RemoveIncoming(cfg.snapDir()); err != nil {
+		return openError(cfg, "database", err)
+	}
+	return nil
+}
+
+func (d *disk) close() error {
+	return errors.Join(d.store.Close(closing()), d.log.Close())
+}
+
+// empty tells whether nothing was ever written: then the cluster begins.
+func (d *disk) empty() bool {
+	return d.state.Snapshot.Index == 0 && len(d.state.Entries) == 0 && raft.IsEmptyHardState(d.state.HardState) && d.meta.Index == 0
+}
+
+// checkIdentity refuses a directory that belongs to another cluster: its id differs from what the flags make, and its member list
+// does not know this name either. (After members changed, the flags of the beginning make another id, and that is fine.)
+func (d *disk) checkIdentity(cfg *Config, first []member.Member) error {
+	if d.state.Metadata.ClusterID == member.ClusterID(first) {
+		return nil
+	}
+	known := false
+	err := d.store.ForEach(member.Bucket, func(key, value []byte) error {
+		m, err := member.ParseRow(key, value)
+		if err == nil && m.ID == d.state.Metadata.NodeID && (m.Name == "" || m.Name == cfg.Name) {
+			known = true
+		}
+		return err
+	})
+	if err != nil {
+		return openError(cfg, "database", err)
+	}
+	if !known {
+		return failure.New(failure.Config, fmt.Sprintf(
+			"data directory %s belongs to another cluster (%x) or member: choose another --data-dir, or mend --name, --initial-cluster and --initial-cluster-token",
+			cfg.DataDir, d.state.Metadata.ClusterID))
+	}
+	return nil
+}
+
+// bootstrapPeers makes the membership changes that begin a cluster.
+func bootstrapPeers(cfg *Config, first []member.Member) ([]raft.Peer, error) {
+	peers := make([]raft.Peer, len(first))
+	for i, m := range first {
+		context := &journalv1.MemberContext{
+			Version: member.ContextVersion, MemberId: m.ID, Name: m.Name, PeerUrls: m.PeerURLs,
+		}
+		data, err := context.MarshalVT()
+		if err != nil {
+			return nil, fmt.Errorf("encoding member %s of %s: %w", m.Name, cfg.InitialToken, err)
+		}
+		peers[i] = raft.Peer{ID: m.ID, Context: data}
+	}
+	return peers, nil
+}
+
+// openError says in one line what is wrong with a part of the data directory and how to mend it.
+func openError(cfg *Config, part string, err error) error {
+	var damage *wal.DamageError
+	switch {
+	case errors.Is(err, vfs.ErrLocked), errors.Is(err, store.ErrInUse):
+		return failure.New(failure.Config, fmt.Sprintf(
+			"data directory %s is in use by another process: stop that process or choose another --data-dir", cfg.DataDir))
+	case errors.Is(err, fs.ErrPermission):
+		return failure.Wrap(failure.Config, fmt.Sprintf("the %s in %s cannot be opened: mend the permissions or choose another --data-dir", part, cfg.DataDir), err)
+	case errors.Is(err, store.ErrForeign):
+		return failure.New(failure.Config, fmt.Sprintf(
+			"the database in %s was not written by Holdfast: save a snapshot of it and use \"holdfast snapshot restore\"", cfg.DataDir))
+	case errors.As(err, &damage), errors.Is(err, store.ErrCorrupt):
+		return failure.Wrap(failure.Storage, "the "+part+" is damaged", err)
+	}
+	return failure.Wrap(failure.Storage, fmt.Sprintf("the %s in %s cannot be opened", part, cfg.DataDir), err)
+}
+
+// logAttrs says who the node is, for its logger.
+func (d *disk) logAttrs() []any {
+	return []any{
+		slog.String("member_id", fmt.Sprintf("%x", d.state.Metadata.NodeID)),
+		slog.String("cluster_id", fmt.Sprintf("%x", d.state.Metadata.ClusterID)),
+	}
+}

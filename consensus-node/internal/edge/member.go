@@ -1,0 +1,107 @@
+package edge
+
+import (
+	"context"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
+)
+
+// Member offers etcd's KV, Cluster and Maintenance services for this one member, on its admin address: what a proxy
+// asks of any member, an operator can ask of this one.
+type Member struct {
+	pb.UnimplementedKVServer
+	pb.UnimplementedClusterServer
+	pb.UnimplementedMaintenanceServer
+	server *Server
+}
+
+// RegisterMember registers the services.
+func RegisterMember(registrar grpc.ServiceRegistrar, server *Server) {
+	m := &Member{server: server}
+	pb.RegisterKVServer(registrar, m)
+	pb.RegisterClusterServer(registrar, m)
+	pb.RegisterMaintenanceServer(registrar, m)
+}
+
+// unary carries one call through the same path as the calls of a proxy.
+func unary[T any, M interface {
+	*T
+	proto.Message
+}](ctx context.Context, m *Member, method consensusv1.Method, request proto.Message) (M, error) {
+	data, err := proto.Marshal(request)
+	if err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "request cannot be encoded: %v", err)
+	}
+	answers := make(chan *consensusv1.Answer, 1)
+	call := &consensusv1.Call{Method: method, Request: data}
+	m.server.dispatch(ctx, []*consensusv1.Call{call}, func(answer *consensusv1.Answer) { answers <- answer })
+	select {
+	case answer := <-answers:
+		if answer.GetCode() != 0 {
+			return nil, status.Error(codes.Code(answer.GetCode()), answer.GetMessage())
+		}
+		response := M(new(T))
+		if err := proto.Unmarshal(answer.GetResponse(), response); err != nil {
+			return nil, status.Errorf(codes.Internal, "response is not readable: %v", err)
+		}
+		return response, nil
+	case <-ctx.Done():
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+}
+
+// Range implements etcd's KV.
+func (m *Member) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	return unary[pb.RangeResponse](ctx, m, consensusv1.Method_METHOD_RANGE, r)
+}
+
+// Put implements etcd's KV.
+func (m *Member) Put(ctx context.Context, r *pb.PutRequest) (*pb.PutResponse, error) {
+	return unary[pb.PutResponse](ctx, m, consensusv1.Method_METHOD_PUT, r)
+}
+
+// DeleteRange implements etcd's KV.
+func (m *Member) DeleteRange(ctx context.Context, r *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
+	return unary[pb.DeleteRangeResponse](ctx, m, consensusv1.Method_METHOD_DELETE_RANGE, r)
+}
+
+// Txn implements etcd's KV.
+func (m *Member) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) {
+	return unary[pb.TxnResponse](ctx, m, consensusv1.Method_METHOD_TXN, r)
+}
+
+// Compact implements etcd's KV.
+func (m *Member) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.CompactionResponse, error) {
+	return unary[pb.CompactionResponse](ctx, m, consensusv1.Method_METHOD_COMPACT, r)
+}
+
+// MemberList implements etcd's Cluster.
+func (m *Member) MemberList(ctx context.Context, r *pb.MemberListRequest) (*pb.MemberListResponse, error) {
+	return unary[pb.MemberListResponse](ctx, m, consensusv1.Method_METHOD_MEMBER_LIST, r)
+}
+
+// Status implements etcd's Maintenance.
+func (m *Member) Status(ctx context.Context, r *pb.StatusRequest) (*pb.StatusResponse, error) {
+	return unary[pb.StatusResponse](ctx, m, consensusv1.Method_METHOD_STATUS, r)
+}
+
+// Alarm implements etcd's Maintenance.
+func (m *Member) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
+	return unary[pb.AlarmResponse](ctx, m, consensusv1.Method_METHOD_ALARM, r)
+}
+
+// HashKV implements etcd's Maintenance.
+func (m *Member) HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+	return unary[pb.HashKVResponse](ctx, m, consensusv1.Method_METHOD_HASH_KV, r)
+}
+
+// MoveLeader implements etcd's Maintenance.
+func (m *Member) MoveLeader(ctx context.Context, r *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {
+	return unary[pb.MoveLeaderResponse](ctx, m, consensusv1.Method_METHOD_MOVE_LEADER, r)
+}

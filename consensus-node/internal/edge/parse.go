@@ -1,0 +1,185 @@
+package edge
+
+import (
+	"context"
+	"fmt"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/holdfastdb/holdfast/consensus-node/internal/mvcc"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/node"
+	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
+	journalv1 "github.com/holdfastdb/holdfast/proto/holdfast/journal/v1"
+)
+
+// readFunc answers from a view; the response's header is filled in by the caller where the response has none.
+type readFunc func(ctx context.Context, view *node.View) (proto.Message, int64, error)
+
+// work is what a call comes down to: a write, or a read that is linearizable or not.
+type work struct {
+	write     *journalv1.Command
+	exclusive bool
+	// after runs once the write is applied and before it is answered; nil for most.
+	after func(ctx context.Context) error
+
+	read   readFunc
+	linear bool
+	// long reads may touch many keys and get a goroutine of their own.
+	long bool
+}
+
+// parse checks a call's shape as etcd's API layer does, in its order, and fixes what replicated apply must not decide.
+func (s *Server) parse(call *consensusv1.Call) (work, error) {
+	switch call.GetMethod() {
+	case consensusv1.Method_METHOD_RANGE:
+		return s.parseRange(call)
+	case consensusv1.Method_METHOD_TXN:
+		return s.parseTxn(call)
+	case consensusv1.Method_METHOD_PUT, consensusv1.Method_METHOD_DELETE_RANGE, consensusv1.Method_METHOD_COMPACT:
+		return s.parseWrite(call)
+	case consensusv1.Method_METHOD_LEASE_GRANT, consensusv1.Method_METHOD_LEASE_REVOKE,
+		consensusv1.Method_METHOD_LEASE_TIME_TO_LIVE, consensusv1.Method_METHOD_LEASE_LEASES:
+		return s.parseLease(call)
+	case consensusv1.Method_METHOD_MEMBER_LIST, consensusv1.Method_METHOD_STATUS, consensusv1.Method_METHOD_HASH_KV,
+		consensusv1.Method_METHOD_ALARM, consensusv1.Method_METHOD_MOVE_LEADER, consensusv1.Method_METHOD_FENCE:
+		return s.parseMaintenance(call)
+	default:
+		return work{}, status.Errorf(codes.Unimplemented, "%s is not implemented yet", call.GetMethod())
+	}
+}
+
+// decode reads a call's request; what is not readable is the client's fault.
+func decode[T any, M interface {
+	*T
+	proto.Message
+}](call *consensusv1.Call) (M, error) {
+	request := M(new(T))
+	if err := proto.Unmarshal(call.GetRequest(), request); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "request is not readable: %v", err)
+	}
+	return request, nil
+}
+
+func (s *Server) parseRange(call *consensusv1.Call) (work, error) {
+	request, err := decode[pb.RangeRequest](call)
+	if err != nil {
+		return work{}, err
+	}
+	if err := mvcc.CheckRange(request); err != nil {
+		return work{}, err
+	}
+	return work{read: s.rangeRead(request), linear: !request.GetSerializable(), long: isLong(request)}, nil
+}
+
+// isLong tells whether a range may touch many keys.
+func isLong(request *pb.RangeRequest) bool {
+	const keysMax = 100
+	return len(request.GetRangeEnd()) > 0 && (request.GetLimit() <= 0 || request.GetLimit() > keysMax)
+}
+
+func (s *Server) parseTxn(call *consensusv1.Call) (work, error) {
+	request, err := decode[pb.TxnRequest](call)
+	if err != nil {
+		return work{}, err
+	}
+	if err := mvcc.CheckTxn(request, s.cfg.Limits.TxnOpsMax); err != nil {
+		return work{}, err
+	}
+	if mvcc.IsTxnReadOnly(request) {
+		return work{read: s.txnRead(request), linear: !mvcc.IsTxnSerializable(request), long: true}, nil
+	}
+	const opsPackedMax = 32 // a longer transaction goes alone into its entry
+	exclusive := len(request.GetSuccess())+len(request.GetFailure()) > opsPackedMax
+	return s.writing(call, &journalv1.Command{Command: &journalv1.Command_Txn{Txn: call.GetRequest()}}, exclusive)
+}
+
+func (s *Server) parseWrite(call *consensusv1.Call) (work, error) {
+	switch call.GetMethod() {
+	case consensusv1.Method_METHOD_PUT:
+		request, err := decode[pb.PutRequest](call)
+		if err != nil {
+			return work{}, err
+		}
+		if err := mvcc.CheckPut(request); err != nil {
+			return work{}, err
+		}
+		return s.writing(call, &journalv1.Command{Command: &journalv1.Command_Put{Put: call.GetRequest()}}, false)
+	case consensusv1.Method_METHOD_DELETE_RANGE:
+		request, err := decode[pb.DeleteRangeRequest](call)
+		if err != nil {
+			return work{}, err
+		}
+		if err := mvcc.CheckDelete(request); err != nil {
+			return work{}, err
+		}
+		// A range may hold any number of keys, so it goes alone into its entry.
+		exclusive := len(request.GetRangeEnd()) > 0
+		return s.writing(call, &journalv1.Command{Command: &journalv1.Command_DeleteRange{DeleteRange: call.GetRequest()}}, exclusive)
+	case consensusv1.Method_METHOD_COMPACT:
+		request, err := decode[pb.CompactionRequest](call)
+		if err != nil {
+			return work{}, err
+		}
+		w, err := s.writing(call, &journalv1.Command{Command: &journalv1.Command_Compact{Compact: call.GetRequest()}}, true)
+		if err == nil && request.GetPhysical() {
+			w.after = func(ctx context.Context) error { return s.cfg.Node.AwaitCompacted(ctx, request.GetRevision()) }
+		}
+		return w, err
+	default:
+		return work{}, fmt.Errorf("%s is no write", call.GetMethod())
+	}
+}
+
+// writing makes a write of a command after the checks that all writes share.
+func (s *Server) writing(call *consensusv1.Call, command *journalv1.Command, exclusive bool) (work, error) {
+	if len(call.GetRequest()) > s.cfg.Limits.RequestBytesMax {
+		return work{}, rpctypes.ErrGRPCRequestTooLarge
+	}
+	if s.cfg.Store.Pressure() >= 1 {
+		return work{}, rpctypes.ErrGRPCRequestTooManyRequests
+	}
+	return work{write: command, exclusive: exclusive}, nil
+}
+
+func (s *Server) parseLease(call *consensusv1.Call) (work, error) {
+	switch call.GetMethod() {
+	case consensusv1.Method_METHOD_LEASE_GRANT:
+		return s.parseGrant(call)
+	case consensusv1.Method_METHOD_LEASE_REVOKE:
+		if _, err := decode[pb.LeaseRevokeRequest](call); err != nil {
+			return work{}, err
+		}
+		// Not refused under pressure: revokes are what frees space.
+		return work{write: &journalv1.Command{Command: &journalv1.Command_LeaseRevoke{LeaseRevoke: call.GetRequest()}}}, nil
+	case consensusv1.Method_METHOD_LEASE_TIME_TO_LIVE:
+		request, err := decode[pb.LeaseTimeToLiveRequest](call)
+		if err != nil {
+			return work{}, err
+		}
+		return work{read: s.timeToLiveRead(request), linear: true}, nil
+	case consensusv1.Method_METHOD_LEASE_LEASES:
+		return work{read: s.leasesRead(), linear: true}, nil
+	default:
+		return work{}, fmt.Errorf("%s is no lease call", call.GetMethod())
+	}
+}
+
+func (s *Server) parseGrant(call *consensusv1.Call) (work, error) {
+	request, err := decode[pb.LeaseGrantRequest](call)
+	if err != nil {
+		return work{}, err
+	}
+	if request.GetID() == 0 {
+		request.ID = s.ids.leaseID()
+	}
+	request.TTL = max(request.GetTTL(), s.cfg.Limits.LeaseTTLMinS)
+	data, err := proto.Marshal(request)
+	if err != nil {
+		return work{}, fmt.Errorf("encoding a lease grant: %w", err)
+	}
+	return s.writing(call, &journalv1.Command{Command: &journalv1.Command_LeaseGrant{LeaseGrant: data}}, false)
+}

@@ -1,0 +1,132 @@
+package edge
+
+import (
+	"context"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.opentelemetry.io/otel/attribute"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/holdfastdb/holdfast/consensus-node/internal/node"
+	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
+)
+
+// read is one call that is answered from a view.
+type read struct {
+	call *consensusv1.Call
+	run  readFunc
+	long bool
+}
+
+// readLinear answers reads that share one read index. A read that may be long gets a goroutine of its own, so that it does not
+// hold up the others.
+func (s *Server) readLinear(ctx context.Context, reads []read, reply reply) {
+	bounded, cancel := context.WithTimeout(ctx, s.cfg.Limits.RequestTimeout)
+	defer cancel()
+	view, err := s.cfg.Node.Linearize(bounded)
+	if err != nil {
+		for _, r := range reads {
+			reply(s.failed(ctx, r.call, waitError(err)))
+		}
+		return
+	}
+	defer view.Release()
+	last := len(reads) - 1
+	for _, r := range reads[:last] {
+		if r.long {
+			go s.readOwn(ctx, r, reply)
+			continue
+		}
+		reply(s.run(ctx, r, view))
+	}
+	reply(s.run(ctx, reads[last], view))
+}
+
+// readOwn answers one read from a newer view than its batch was given, which is as linearizable.
+func (s *Server) readOwn(ctx context.Context, r read, reply reply) {
+	view, err := s.cfg.Node.Current()
+	if err != nil {
+		reply(s.failed(ctx, r.call, err))
+		return
+	}
+	defer view.Release()
+	reply(s.run(ctx, r, view))
+}
+
+// readNow answers a serializable read, never from before the revision that the caller has seen.
+func (s *Server) readNow(ctx context.Context, r read, reply reply) {
+	bounded, cancel := context.WithTimeout(ctx, s.cfg.Limits.RequestTimeout)
+	defer cancel()
+	view, err := s.cfg.Node.AtRevision(bounded, r.call.GetMinRevision())
+	if err != nil {
+		reply(s.failed(ctx, r.call, waitError(err)))
+		return
+	}
+	defer view.Release()
+	reply(s.run(ctx, r, view))
+}
+
+func (s *Server) run(ctx context.Context, r read, view *node.View) *consensusv1.Answer {
+	span := s.startSpan(r.call, "holdfast.consensus/read")
+	response, revision, err := r.run(ctx, view)
+	if span != nil {
+		span.SetAttributes(attribute.Int64("holdfast.revision", revision))
+		span.End()
+	}
+	if err != nil {
+		return s.failed(ctx, r.call, err)
+	}
+	return s.answer(r.call, response, revision)
+}
+
+func (s *Server) rangeRead(request *pb.RangeRequest) readFunc {
+	return func(_ context.Context, view *node.View) (proto.Message, int64, error) {
+		response, err := view.KV.Range(request, view.Values)
+		if err != nil {
+			return nil, 0, err
+		}
+		revision := view.KV.Revision()
+		response.Header = s.header(revision, s.term())
+		return response, revision, nil
+	}
+}
+
+func (s *Server) txnRead(request *pb.TxnRequest) readFunc {
+	return func(_ context.Context, view *node.View) (proto.Message, int64, error) {
+		response, err := view.KV.Txn(request, view.Values)
+		if err != nil {
+			return nil, 0, err
+		}
+		revision := view.KV.Revision()
+		response.Header = s.header(revision, s.term())
+		return response, revision, nil
+	}
+}
+
+func (s *Server) timeToLiveRead(request *pb.LeaseTimeToLiveRequest) readFunc {
+	return func(_ context.Context, view *node.View) (proto.Message, int64, error) {
+		revision := view.KV.Revision()
+		response := &pb.LeaseTimeToLiveResponse{Header: s.header(revision, s.term()), ID: request.GetID(), TTL: -1}
+		if lease, ok := view.Leases.Get(request.GetID()); ok {
+			response.GrantedTTL = lease.TTLS
+			// The rest of the time is the owner's to tell; until then the most that it can be.
+			response.TTL = lease.TTLS
+			if request.GetKeys() {
+				response.Keys = view.Leases.Keys(request.GetID())
+			}
+		}
+		return response, revision, nil
+	}
+}
+
+func (s *Server) leasesRead() readFunc {
+	return func(_ context.Context, view *node.View) (proto.Message, int64, error) {
+		revision := view.KV.Revision()
+		response := &pb.LeaseLeasesResponse{Header: s.header(revision, s.term())}
+		leases, _ := view.Leases.Page(0, view.Leases.Len())
+		for _, lease := range leases {
+			response.Leases = append(response.Leases, &pb.LeaseStatus{ID: lease.ID})
+		}
+		return response, revision, nil
+	}
+}

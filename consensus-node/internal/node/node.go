@@ -1,0 +1,302 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/holdfastdb/holdfast/consensus-node/internal/apply"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/outbox"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/store"
+	journalv1 "github.com/holdfastdb/holdfast/proto/holdfast/journal/v1"
+)
+
+// compactKeysPerStep bounds what one step of compaction does between two entries.
+const compactKeysPerStep = 1000
+
+// Waiting is who waits on this node for outcomes of commands.
+type Waiting interface {
+	// Waits tells whether anybody waits for a command's outcome here.
+	Waits(id uint64) bool
+	// SpanContext gives the encoded span context of a command that was proposed here and is sampled, or nil.
+	SpanContext(id uint64) []byte
+	// Resolve hands an outcome out.
+	Resolve(outcome apply.Outcome)
+}
+
+// Raft is what the node asks of the raft loop.
+type Raft interface {
+	// ReadIndex gives an index that covers everything acknowledged anywhere before the call.
+	ReadIndex(ctx context.Context) (uint64, error)
+	// ApplyConfChange makes a membership change that was accepted true in raft.
+	ApplyConfChange(cc raftpb.ConfChangeI) (*raftpb.ConfState, error)
+}
+
+// Config is what a node is made of.
+type Config struct {
+	Machine *apply.Machine
+	Store   *store.Store
+	Ring    *outbox.Ring
+	Waiting Waiting
+	// Changed is called after the member list or the view of the lease-service changed. It must not block.
+	Changed func()
+}
+
+// Node is the assembly. Apply and InstallSnapshot are called by the raft loop; all else from any goroutine.
+type Node struct {
+	cfg  Config
+	raft Raft
+
+	// mu serialises everything that changes the machine and the store: entries, steps of compaction, installs.
+	mu      sync.Mutex
+	machine *apply.Machine
+
+	view    atomic.Pointer[View]
+	applied progress
+	// revisions and leases count the KV revision and the lease sequence for those who wait for them.
+	revisions, leases progress
+	refresh           chan struct{}
+	compact           chan struct{}
+	// compacted is advanced to a compact revision once its physical part is done.
+	compacted progress
+}
+
+// New makes a node whose state is what machine and store hold. UseRaft comes before anything else is called.
+func New(cfg Config) (*Node, error) {
+	n := &Node{cfg: cfg, machine: cfg.Machine, refresh: make(chan struct{}, 1), compact: make(chan struct{}, 1)}
+	n.machine.Waits = cfg.Waiting.Waits
+	if err := n.publish(); err != nil {
+		return nil, err
+	}
+	n.advance(n.machine.View())
+	notify(n.compact)
+	return n, nil
+}
+
+// UseRaft gives the raft loop, which itself needs the node.
+func (n *Node) UseRaft(raft Raft) { n.raft = raft }
+
+// Run carries compaction on and keeps the published view fresh until the context ends.
+func (n *Node) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.refresh:
+			n.mu.Lock()
+			err := n.publish()
+			n.mu.Unlock()
+			if err != nil {
+				return err
+			}
+		case <-n.compact:
+			if err := n.compactStep(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// Close releases the published view; nobody may use the node afterwards.
+func (n *Node) Close() {
+	if v := n.view.Swap(nil); v != nil {
+		v.Release()
+	}
+}
+
+// Refresh tells the node that the store has a newer generation: readers should move to it. It does not block.
+func (n *Node) Refresh() { notify(n.refresh) }
+
+// Apply applies committed entries in order.
+func (n *Node) Apply(entries []*raftpb.Entry) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	round := round{node: n}
+	for _, entry := range entries {
+		if err := round.apply(entry); err != nil {
+			return fmt.Errorf("applying entry %d: %w", entry.GetIndex(), err)
+		}
+	}
+	if err := n.publish(); err != nil {
+		return err
+	}
+	round.finish()
+	return nil
+}
+
+// round gathers what the entries of one Apply brought.
+type round struct {
+	node    *Node
+	results []applied
+	changed bool // the member list
+}
+
+// applied is what one entry brought, and the state after it.
+type applied struct {
+	apply.Result
+	view *apply.View
+}
+
+func (r *round) apply(entry *raftpb.Entry) error {
+	n := r.node
+	if entry.GetIndex() <= n.machine.Index() {
+		return nil // covered by the database already
+	}
+	result, err := r.dispatch(entry)
+	if err != nil {
+		return err
+	}
+	n.brand(&result)
+	if err := n.cfg.Store.Apply(storeBatch(result.Batch)); err != nil {
+		return err
+	}
+	r.results = append(r.results, applied{Result: result, view: n.machine.View()})
+	return nil
+}
+
+func (r *round) dispatch(entry *raftpb.Entry) (apply.Result, error) {
+	switch entry.GetType() {
+	case raftpb.EntryConfChange, raftpb.EntryConfChangeV2:
+		return r.applyConf(entry)
+	case raftpb.EntryNormal:
+		return r.applyNormal(entry)
+	}
+	return apply.Result{}, fmt.Errorf("the entry has the unknown type %v", entry.GetType())
+}
+
+func (r *round) applyConf(entry *raftpb.Entry) (apply.Result, error) {
+	cc, err := confChange(entry)
+	if err != nil {
+		return apply.Result{}, err
+	}
+	conf, err := r.node.machine.ApplyConf(entry.GetIndex(), entry.GetTerm(), cc)
+	if err != nil {
+		return apply.Result{}, err
+	}
+	conf.Batch.ConfState, err = r.node.raft.ApplyConfChange(conf.Change)
+	if err != nil {
+		return apply.Result{}, err
+	}
+	r.changed = true
+	result := apply.Result{Batch: conf.Batch}
+	if conf.Outcome.ID != 0 {
+		result.Outcomes = []apply.Outcome{conf.Outcome}
+	}
+	return result, nil
+}
+
+func (r *round) applyNormal(entry *raftpb.Entry) (apply.Result, error) {
+	var commands *journalv1.Entry
+	if len(entry.GetData()) > 0 {
+		commands = &journalv1.Entry{}
+		if err := commands.UnmarshalVT(entry.GetData()); err != nil {
+			return apply.Result{}, fmt.Errorf("the entry is not readable: %w", err)
+		}
+	}
+	for _, c := range commands.GetCommands() {
+		if c.GetMemberAttributes() != nil {
+			r.changed = true
+		}
+	}
+	values, err := r.node.cfg.Store.Reader()
+	if err != nil {
+		return apply.Result{}, err
+	}
+	defer values.Close()
+	return r.node.machine.Apply(entry.GetIndex(), entry.GetTerm(), commands, values)
+}
+
+// finish tells everyone about a round whose view is published.
+func (r *round) finish() {
+	n := r.node
+	for i := range r.results {
+		result := &r.results[i]
+		if len(result.Revisions) > 0 || len(result.LeaseChanges) > 0 {
+			n.cfg.Ring.Append(ringState(result.view), result.Revisions, result.LeaseChanges)
+		}
+		for _, change := range result.LeaseChanges {
+			r.changed = r.changed || change.GetView() != nil
+		}
+	}
+	n.advance(n.machine.View())
+	for i := range r.results {
+		for _, outcome := range r.results[i].Outcomes {
+			n.cfg.Waiting.Resolve(outcome)
+		}
+	}
+	if n.machine.Compacting() {
+		notify(n.compact)
+	}
+	if r.changed && n.cfg.Changed != nil {
+		n.cfg.Changed()
+	}
+}
+
+// advance wakes those who wait for what the published view holds.
+func (n *Node) advance(view *apply.View) {
+	n.applied.advance(view.Index)
+	n.revisions.advance(uint64(view.KV.Revision()))
+	n.leases.advance(view.Leases.Sequence())
+}
+
+// brand writes the span contexts of sampled commands proposed here beside the revisions they made.
+func (n *Node) brand(result *apply.Result) {
+	for i := range result.Outcomes {
+		outcome := &result.Outcomes[i]
+		span := n.cfg.Waiting.SpanContext(outcome.ID)
+		if span == nil {
+			continue
+		}
+		for _, revision := range result.Revisions {
+			if revision.GetRevision() == outcome.Revision {
+				revision.SpanContext = span
+			}
+		}
+	}
+}
+
+// publish makes the machine's and the store's present state the view of readers; the caller holds mu (or is New).
+func (n *Node) publish() error {
+	values, err := n.cfg.Store.Reader()
+	if err != nil {
+		return err
+	}
+	next := newView(n.machine.View(), values)
+	if last := n.view.Swap(next); last != nil {
+		last.Release()
+	}
+	return nil
+}
+
+// compactStep does a bounded part of the physical compaction and asks for the next.
+func (n *Node) compactStep() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.machine.Compacting() {
+		n.compacted.advance(uint64(max(0, n.machine.View().KV.CompactRevision())))
+		return nil
+	}
+	batch, done := n.machine.CompactStep(compactKeysPerStep)
+	if err := n.cfg.Store.Apply(storeBatch(batch)); err != nil {
+		return err
+	}
+	if err := n.publish(); err != nil {
+		return err
+	}
+	if done {
+		n.compacted.advance(uint64(max(0, n.machine.View().KV.CompactRevision())))
+	} else {
+		notify(n.compact)
+	}
+	return nil
+}
+
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,56 @@
+package node
+
+import (
+	"context"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+)
+
+// Current gives the newest published view. The caller releases it.
+func (n *Node) Current() (*View, error) {
+	for {
+		v := n.view.Load()
+		if v == nil {
+			return nil, rpctypes.ErrGRPCStopped
+		}
+		if v.acquire() {
+			return v, nil
+		}
+	}
+}
+
+// Linearize gives a view that holds everything acknowledged before the call, by way of a read index. The caller releases
+// it.
+func (n *Node) Linearize(ctx context.Context) (*View, error) {
+	index, err := n.raft.ReadIndex(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.applied.wait(ctx, index); err != nil {
+		return nil, err
+	}
+	return n.Current()
+}
+
+// AtRevision gives a view of at least the given revision, waiting for it. The caller releases it.
+func (n *Node) AtRevision(ctx context.Context, revision int64) (*View, error) {
+	if revision > 0 {
+		if err := n.revisions.wait(ctx, uint64(revision)); err != nil {
+			return nil, err
+		}
+	}
+	return n.Current()
+}
+
+// AtLeaseSequence gives a view of at least the given lease sequence, waiting for it. The caller releases it.
+func (n *Node) AtLeaseSequence(ctx context.Context, sequence uint64) (*View, error) {
+	if err := n.leases.wait(ctx, sequence); err != nil {
+		return nil, err
+	}
+	return n.Current()
+}
+
+// AwaitCompacted waits until the physical part of the compaction at revision is done.
+func (n *Node) AwaitCompacted(ctx context.Context, revision int64) error {
+	return n.compacted.wait(ctx, uint64(max(0, revision)))
+}

@@ -1,0 +1,43 @@
+package node
+
+import (
+	"sync/atomic"
+
+	"github.com/holdfastdb/holdfast/consensus-node/internal/apply"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/store"
+)
+
+// View is the replicated state as of one applied index together with a reader that holds its values. It is shared by
+// everyone who acquired it; Release gives it back.
+type View struct {
+	*apply.View
+	// Values reads what the view's index names.
+	Values *store.Reader
+	refs   atomic.Int64
+}
+
+func newView(state *apply.View, values *store.Reader) *View {
+	v := &View{View: state, Values: values}
+	v.refs.Store(1)
+	return v
+}
+
+// acquire takes a reference unless the last one has gone.
+func (v *View) acquire() bool {
+	for {
+		n := v.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if v.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// Release gives the view back; it must not be used afterwards.
+func (v *View) Release() {
+	if v.refs.Add(-1) == 0 {
+		v.Values.Close()
+	}
+}

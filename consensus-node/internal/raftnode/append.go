@@ -1,0 +1,209 @@
+package raftnode
+
+import (
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/holdfastdb/holdfast/consensus-node/internal/wal"
+)
+
+// groupBytesMax bounds one write of the log: past it a group is closed, so that what waits behind it is not held up much longer.
+const groupBytesMax = 8 << 20
+
+// appendWork is a MsgStorageAppend, or a cut of the log up to a mark that the in-memory log has already made.
+type appendWork struct {
+	msg      *raftpb.Message
+	snapshot *receivedSnapshot // set with a message that carries a snapshot
+	cut      *wal.SnapshotMark
+}
+
+// appender gathers work into groups. It is the append goroutine's own.
+type appender struct {
+	n         *Node
+	entries   []*raftpb.Entry
+	bytes     int
+	hard      *raftpb.HardState // the last one of the group, nil if none
+	written   raftpb.HardState  // the last one handed to the log
+	unsynced  bool              // the log holds entries, a term or a vote that may not be durable
+	responses []*raftpb.Message
+}
+
+// runAppend writes the log until the node ends. What waits is written in one group with at most one sync.
+func (n *Node) runAppend() error {
+	a := &appender{n: n}
+	a.written.Term, a.written.Vote = new(n.cfg.HardState.GetTerm()), new(n.cfg.HardState.GetVote())
+	quiet := time.NewTimer(n.cfg.ConfirmAfter)
+	quiet.Stop()
+	defer quiet.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return nil
+		case w := <-n.appendQ:
+			if err := a.round(w); err != nil {
+				return err
+			}
+			quiet.Reset(n.cfg.ConfirmAfter)
+		case <-quiet.C:
+			if err := n.cfg.Log.Confirm(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// round does one piece of work and all that already waits behind it.
+func (a *appender) round(w appendWork) error {
+	for {
+		if err := a.take(w); err != nil {
+			return err
+		}
+		select {
+		case w = <-a.n.appendQ:
+			continue
+		default:
+		}
+		return a.write()
+	}
+}
+
+// take adds work to the group. What cannot be one write with the group comes after it.
+func (a *appender) take(w appendWork) error {
+	if w.cut != nil {
+		if err := a.write(); err != nil {
+			return err
+		}
+		return a.cut(*w.cut)
+	}
+	m := w.msg
+	if m.Snapshot != nil {
+		if err := a.write(); err != nil {
+			return err
+		}
+		if err := a.n.installSnapshot(m.GetSnapshot().GetMetadata(), w.snapshot); err != nil {
+			return err
+		}
+		a.unsynced = false // the mark was made durable, and all before it
+	}
+	if len(m.GetEntries()) > 0 && !a.joins(m.GetEntries()) {
+		if err := a.write(); err != nil {
+			return err
+		}
+	}
+	a.add(m)
+	return nil
+}
+
+// joins says whether entries continue the group.
+func (a *appender) joins(entries []*raftpb.Entry) bool {
+	k := len(a.entries)
+	return k == 0 || (a.bytes < groupBytesMax && a.entries[k-1].GetIndex()+1 == entries[0].GetIndex())
+}
+
+func (a *appender) add(m *raftpb.Message) {
+	for _, e := range m.GetEntries() {
+		a.bytes += len(e.GetData())
+	}
+	a.entries = append(a.entries, m.GetEntries()...)
+	hs := &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
+	if !raft.IsEmptyHardState(hs) {
+		a.hard = hs
+	}
+	for _, r := range m.GetResponses() {
+		a.responses = addResponse(a.responses, r)
+	}
+}
+
+// write makes the group durable as far as its responses need it, and then lets them go. A commit index alone needs no sync, nor do
+// entries or a vote that nobody is told of yet; the next sync covers them.
+func (a *appender) write() error {
+	n := a.n
+	if len(a.entries) > 0 || a.votesDiffer() {
+		a.unsynced = true
+	}
+	sync := a.unsynced && len(a.responses) > 0
+	if len(a.entries) > 0 || a.hard != nil || sync {
+		if err := n.cfg.Log.Append(a.entries, a.hard, sync); err != nil {
+			return err
+		}
+	}
+	if sync {
+		a.unsynced = false
+	}
+	if a.hard != nil {
+		a.written.Term, a.written.Vote = a.hard.Term, a.hard.Vote
+	}
+	if k := len(a.entries); k > 0 {
+		n.storage.append(a.entries)
+		if n.cfg.Hooks.Appended != nil && sync {
+			n.cfg.Hooks.Appended(a.entries[k-1].GetIndex())
+		}
+	}
+	responses := a.responses
+	clear(a.entries)
+	a.entries, a.bytes, a.hard, a.responses = a.entries[:0], 0, nil, nil
+	n.deliver(responses)
+	return nil
+}
+
+func (a *appender) votesDiffer() bool {
+	return a.hard != nil && (a.hard.GetTerm() != a.written.GetTerm() || a.hard.GetVote() != a.written.GetVote())
+}
+
+func (a *appender) cut(m wal.SnapshotMark) error {
+	if err := a.n.cfg.Log.MarkSnapshot(m); err != nil {
+		return err
+	}
+	a.unsynced = false // the mark is durable, and all before it
+	return a.n.cfg.Log.Release(m.Index)
+}
+
+// addResponse adds r, in the place of an earlier acknowledgement that r repeats: raft only looks at how far it reaches.
+func addResponse(all []*raftpb.Message, r *raftpb.Message) []*raftpb.Message {
+	if i := len(all) - 1; i >= 0 && mergeable(r) {
+		for ; i >= 0 && i >= len(all)-2; i-- { // a Ready gives at most two kinds, in turn
+			p := all[i]
+			if mergeable(p) && p.GetType() == r.GetType() && p.GetTo() == r.GetTo() && p.GetTerm() == r.GetTerm() && p.GetIndex() <= r.GetIndex() {
+				// Keep the order: the later response takes the last place.
+				return append(append(all[:i:i], all[i+1:]...), r)
+			}
+		}
+	}
+	return append(all, r)
+}
+
+func mergeable(m *raftpb.Message) bool {
+	switch m.GetType() { //nolint:exhaustive // only acknowledgements of appends repeat each other
+	case raftpb.MsgAppResp, raftpb.MsgStorageAppendResp:
+		return !m.GetReject() && m.Snapshot == nil && m.GetIndex() > 0
+	}
+	return false
+}
+
+// deliver gives this node's own responses to the loop and the others to the transport.
+func (n *Node) deliver(msgs []*raftpb.Message) {
+	var own, others []*raftpb.Message
+	for _, m := range msgs {
+		if m.GetTo() == n.cfg.ID {
+			own = append(own, m)
+		} else {
+			others = append(others, m)
+		}
+	}
+	if len(others) > 0 {
+		n.cfg.Transport.Send(others)
+	}
+	n.giveLoop(own)
+}
+
+func (n *Node) giveLoop(msgs []*raftpb.Message) {
+	if len(msgs) == 0 {
+		return
+	}
+	select {
+	case n.local <- msgs:
+	case <-n.ctx.Done(): // the loop has ended or will; raft needs no answer
+	}
+}

@@ -1,0 +1,151 @@
+package raftnode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/holdfastdb/holdfast/consensus-node/internal/wal"
+)
+
+// snapshotSendersMax bounds the images open for sending: each holds back the reuse of the database's pages.
+const snapshotSendersMax = 2
+
+// receivedSnapshot is an image on its way into the node.
+type receivedSnapshot struct {
+	msg      *raftpb.Message
+	path     string
+	accepted bool // raft wants it installed; the file is the node's
+	answer   chan error
+}
+
+// ReceiveSnapshot offers raft the image at path that m, a MsgSnap, names. The image is verified, durable, and bears the name that
+// [IncomingImage] gives for its index. It returns nil once the image is the state of this node, for then the file is gone; an error
+// that is [ErrSnapshotRefused] if raft has no use for it, and the file is still the caller's; [ErrStopped] if the node ended
+// meanwhile, and the file must stay where it is, for the next start may need it.
+func (n *Node) ReceiveSnapshot(ctx context.Context, m *raftpb.Message, path string) error {
+	meta := m.GetSnapshot().GetMetadata()
+	switch {
+	case m.GetType() != raftpb.MsgSnap || m.GetTo() != n.cfg.ID || m.GetFrom() == 0 || m.GetTerm() == 0:
+		return fmt.Errorf("%w: not a snapshot message for this member", ErrSnapshotRefused)
+	case meta.GetIndex() == 0 || meta.GetTerm() == 0 || len(meta.GetConfState().GetVoters()) == 0:
+		return fmt.Errorf("%w: its index, term or membership is missing", ErrSnapshotRefused)
+	}
+	s := &receivedSnapshot{msg: m, path: path, answer: make(chan error, 1)}
+	select {
+	case n.received <- s:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrSnapshotRefused, ctx.Err())
+	case <-n.done:
+		return fmt.Errorf("%w: %w", ErrSnapshotRefused, ErrStopped)
+	}
+	select { // no leaving with the context: the file may be in use
+	case err := <-s.answer:
+		return err
+	case <-n.done:
+		return ErrStopped
+	}
+}
+
+// stepSnapshot offers a snapshot to raft. Whether raft wants it shows in the next Ready.
+func (n *Node) stepSnapshot(s *receivedSnapshot) {
+	if n.loop.incoming != nil {
+		s.answer <- ErrSnapshotBusy
+		return
+	}
+	n.loop.incoming = s
+	_ = n.raw.Step(s.msg)
+}
+
+// acceptSnapshot notes that raft wants the snapshot it was offered.
+func (n *Node) acceptSnapshot(snap *raftpb.Snapshot) {
+	if s := n.loop.incoming; s != nil && !raft.IsEmptySnap(snap) {
+		s.accepted = true
+	}
+}
+
+// settleSnapshot gives back a snapshot that raft did not want.
+func (n *Node) settleSnapshot() {
+	if s := n.loop.incoming; s != nil && !s.accepted && !n.raw.HasReady() {
+		s.answer <- ErrSnapshotIgnored
+		n.loop.incoming = nil
+	}
+}
+
+// snapshotDone is told that raft has heard of the installation.
+func (n *Node) snapshotDone() {
+	if s := n.loop.incoming; s != nil && s.accepted {
+		s.answer <- nil
+		n.loop.incoming = nil
+	}
+}
+
+// installSnapshot makes the log begin after the snapshot, and the image the state. It is the append goroutine's. The mark comes first: a
+// database beyond its log means a lost log and refuses to start, while an image that waits beside the database is installed then.
+func (n *Node) installSnapshot(meta *raftpb.SnapshotMetadata, s *receivedSnapshot) error {
+	if s == nil {
+		return errors.New("raft accepted a snapshot without an image")
+	}
+	mark := wal.SnapshotMark{Index: meta.GetIndex(), Term: meta.GetTerm(), ConfState: meta.GetConfState()}
+	if err := n.cfg.Log.MarkSnapshot(mark); err != nil {
+		return err
+	}
+	w := &installWork{meta: meta, path: s.path, done: make(chan struct{})}
+	select {
+	case n.applyQ <- applyWork{install: w}:
+	case <-n.ctx.Done():
+		return n.ctx.Err()
+	}
+	select {
+	case <-w.done:
+	case <-n.ctx.Done():
+		return n.ctx.Err()
+	}
+	n.storage.reset(mark)
+	return n.cfg.Log.Release(mark.Index)
+}
+
+// sendSnapshot starts to send an image to the member that raft's message is for.
+func (n *Node) sendSnapshot(m *raftpb.Message) {
+	to, sending := m.GetTo(), n.loop.sending
+	if _, busy := sending[to]; busy || len(sending) >= snapshotSendersMax {
+		n.raw.ReportSnapshot(to, raft.SnapshotFailure) // raft asks again after a heartbeat
+		return
+	}
+	sending[to] = 0
+	n.senders.Go(func() {
+		err := n.sendImage(m)
+		if err != nil && n.ctx.Err() == nil {
+			n.cfg.Logger.Warn("snapshot not sent", "member", fmt.Sprintf("%x", to), "error", err)
+		}
+		status := raft.SnapshotFinish
+		if err != nil {
+			status = raft.SnapshotFailure
+		}
+		_ = n.do(n.ctx, func() {
+			delete(n.loop.sending, to)
+			n.raw.ReportSnapshot(to, status)
+		})
+	})
+}
+
+// sendImage opens an image and sends it under its own index, term and membership.
+func (n *Node) sendImage(m *raftpb.Message) (err error) {
+	img, err := n.cfg.Applier.Image(n.ctx)
+	if err != nil {
+		return fmt.Errorf("open an image of the database: %w", err)
+	}
+	defer func() { err = errors.Join(err, img.Close()) }()
+	meta := img.Metadata()
+	if err := n.do(n.ctx, func() { n.loop.sending[m.GetTo()] = meta.GetIndex() }); err != nil {
+		return err
+	}
+	own := &raftpb.Message{
+		Type: raftpb.MsgSnap.Enum(), To: m.To, From: m.From, Term: m.Term,
+		Snapshot: &raftpb.Snapshot{Metadata: meta},
+	}
+	return n.cfg.Transport.SendSnapshot(n.ctx, own, img)
+}

@@ -1,0 +1,208 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	peerv1 "github.com/holdfastdb/holdfast/proto/holdfast/peer/v1"
+)
+
+const (
+	backoffLeast    = 20 * time.Millisecond
+	backoffMost     = time.Second
+	identifyTimeout = 2 * time.Second
+	// How often a member that stays unreachable is logged again, for the same reason and for another.
+	sameReasonEvery, otherReasonEvery = time.Minute, 10 * time.Second
+)
+
+// peer is one other member: its addresses, its two lanes and the goroutine that keeps them connected.
+type peer struct {
+	id  uint64
+	cfg *Config
+
+	urgent, appends *lane
+	cancel          context.CancelFunc
+	ended           chan struct{}
+
+	mu      sync.Mutex
+	targets []target
+	turn    int // which target to try next
+	moved   context.CancelFunc
+
+	reason   string // why it is unreachable; empty while it is connected
+	reasonAt time.Time
+}
+
+func newPeer(cfg *Config, id uint64, targets []target) *peer {
+	return &peer{
+		id: id, cfg: cfg, targets: targets, ended: make(chan struct{}), reason: "not connected yet",
+		urgent:  newLane(urgentCountMax, urgentBytesMax),
+		appends: newLane(appendCountMax, appendBytesMax),
+	}
+}
+
+// send queues m, or returns false.
+func (p *peer) send(m *raftpb.Message) bool {
+	if m.GetType() == raftpb.MsgApp {
+		return p.appends.push(m)
+	}
+	return p.urgent.push(m)
+}
+
+// run keeps the member connected until ctx ends.
+func (p *peer) run(ctx context.Context) {
+	defer close(p.ended)
+	backoff := backoffLeast
+	for ctx.Err() == nil {
+		session, cancel := context.WithCancel(ctx)
+		p.mu.Lock()
+		p.moved = cancel
+		p.mu.Unlock()
+		began := time.Now()
+		err := p.session(session)
+		moved := session.Err() != nil
+		cancel()
+		p.urgent.reset(false)
+		p.appends.reset(false)
+		if ctx.Err() != nil {
+			return
+		}
+		p.note(err)
+		if moved || time.Since(began) > backoffMost {
+			backoff = backoffLeast
+		}
+		select {
+		case <-time.After(backoff/2 + rand.N(backoff/2)):
+		case <-ctx.Done():
+			return
+		}
+		backoff = min(2*backoff, backoffMost)
+	}
+}
+
+// session connects to one address, checks who answers, and carries both lanes until something ends.
+func (p *peer) session(ctx context.Context) error {
+	to := p.nextTarget()
+	conn, err := p.cfg.dial(to)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // nothing is left to do with it
+	client := peerv1.NewPeerClient(conn)
+	if err := p.identify(ctx, client, to); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	late := time.AfterFunc(identifyTimeout, func() { cancel(errors.New("the member does not answer the hello")) })
+	var senders []*sender
+	for _, lane := range []*lane{p.urgent, p.appends} {
+		stream, err := open(ctx, client, p.cfg.hello(p.id))
+		if err != nil {
+			return reason(ctx, err)
+		}
+		s := &sender{lane: lane, stream: stream, stall: p.cfg.StallTimeout}
+		s.sent.Store(1)
+		senders = append(senders, s)
+	}
+	late.Stop()
+	p.connected(to)
+	ended := make(chan error, len(senders))
+	var running sync.WaitGroup
+	for _, s := range senders {
+		s.lane.reset(true)
+		running.Go(func() { ended <- s.run(cancel) })
+	}
+	err = reason(ctx, <-ended) // the first is the one that counts
+	cancel(nil)
+	running.Wait()
+	return err
+}
+
+// identify makes sure that the address is the member's: a message to another one must not leave this process.
+func (p *peer) identify(ctx context.Context, client peerv1.PeerClient, to target) error {
+	ctx, cancel := context.WithTimeout(ctx, identifyTimeout)
+	defer cancel()
+	who, err := client.Identify(ctx, &peerv1.IdentifyRequest{})
+	switch {
+	case err != nil:
+		return err
+	case who.GetClusterId() != p.cfg.ClusterID:
+		return fmt.Errorf("%s answers for cluster %016x, not for %016x", to.url, who.GetClusterId(), p.cfg.ClusterID)
+	case who.GetMemberId() != p.id:
+		return fmt.Errorf("%s is member %x, not %x", to.url, who.GetMemberId(), p.id)
+	case who.GetVersion() != Version:
+		return fmt.Errorf("%s speaks peer protocol version %d, not %d", to.url, who.GetVersion(), Version)
+	}
+	return nil
+}
+
+func (p *peer) nextTarget() target {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.turn++
+	return p.targets[p.turn%len(p.targets)]
+}
+
+// move gives the member new addresses and leaves the old one.
+func (p *peer) move(targets []target) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.targets, p.turn = targets, -1
+	if p.moved != nil {
+		p.moved()
+	}
+}
+
+func (p *peer) addresses() []target {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.targets
+}
+
+func (p *peer) connected(to target) {
+	p.cfg.Logger.Info("member reachable", "member", fmt.Sprintf("%x", p.id), "url", to.url)
+	p.reason = ""
+}
+
+// note logs that the member is unreachable: once, and now and then while it stays so.
+func (p *peer) note(err error) {
+	reason := "connection closed"
+	if err != nil && !errors.Is(err, context.Canceled) {
+		reason = err.Error()
+	}
+	if s, ok := status.FromError(err); ok && s.Code() == codes.PermissionDenied && p.cfg.OnRemoved != nil {
+		p.cfg.OnRemoved()
+	}
+	silent := otherReasonEvery
+	if reason == p.reason {
+		silent = sameReasonEvery
+	}
+	if p.reason != "" && time.Since(p.reasonAt) < silent {
+		return
+	}
+	p.reason, p.reasonAt = reason, time.Now()
+	p.cfg.Logger.Warn("member unreachable", "member", fmt.Sprintf("%x", p.id), "reason", reason)
+}
+
+// dial makes a connection that connects when it is first used.
+func (c *Config) dial(to target) (*grpc.ClientConn, error) {
+	opts, err := c.dialOptions(to)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := grpc.NewClient(to.dial, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", to.url, err)
+	}
+	return conn, nil
+}

@@ -1,0 +1,192 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/holdfastdb/holdfast/consensus-node/internal/raftnode"
+	peerv1 "github.com/holdfastdb/holdfast/proto/holdfast/peer/v1"
+)
+
+type snapshotStream = grpc.ClientStreamingServer[peerv1.SnapshotChunk, peerv1.SnapshotReply]
+
+// Snapshot implements peerv1.PeerServer. It answers after the image is installed or refused; an image that does not arrive whole ends
+// with an error status and leaves nothing behind.
+func (s *Server) Snapshot(stream snapshotStream) error {
+	chunks := receiveChunks(stream)
+	first, err := s.nextChunk(chunks)
+	if err != nil {
+		return err
+	}
+	if err := s.cfg.checkHello(first.GetHello()); err != nil {
+		return err
+	}
+	m, err := s.decode(first.GetHello().GetFrom(), first.GetMessage())
+	if err != nil {
+		return err
+	}
+	if m.GetType() != raftpb.MsgSnap || m.GetSnapshot().GetMetadata().GetIndex() == 0 {
+		return status.Error(codes.InvalidArgument, "the first chunk names no snapshot")
+	}
+	if !s.receiving.TryLock() {
+		return status.Error(codes.ResourceExhausted, "another snapshot is being received")
+	}
+	defer s.receiving.Unlock()
+	path, err := s.receive(m.GetSnapshot().GetMetadata().GetIndex(), first, chunks)
+	if err != nil {
+		return err
+	}
+	return stream.SendAndClose(s.install(stream.Context(), m, path))
+}
+
+// install hands the image to the node, and removes it if the node leaves it to us.
+func (s *Server) install(ctx context.Context, m *raftpb.Message, path string) *peerv1.SnapshotReply {
+	err := s.node.ReceiveSnapshot(ctx, m, path)
+	if err == nil {
+		return &peerv1.SnapshotReply{Installed: true}
+	}
+	if errors.Is(err, raftnode.ErrSnapshotRefused) {
+		if rerr := os.Remove(path); rerr != nil {
+			s.cfg.Logger.Warn("refused snapshot not removed", "file", path, "error", rerr)
+		}
+	}
+	return &peerv1.SnapshotReply{Reason: err.Error()}
+}
+
+// chunkOrError is one Recv.
+type chunkOrError struct {
+	chunk *peerv1.SnapshotChunk
+	err   error
+}
+
+// receiveChunks reads the stream beside its handler, which could not leave a Recv that never returns. It ends with the handler.
+func receiveChunks(stream snapshotStream) <-chan chunkOrError {
+	out := make(chan chunkOrError)
+	go func() {
+		defer close(out)
+		for {
+			c, err := stream.Recv()
+			select {
+			case out <- chunkOrError{c, err}:
+			case <-stream.Context().Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return out
+}
+
+func (s *Server) nextChunk(chunks <-chan chunkOrError) (*peerv1.SnapshotChunk, error) {
+	// Longer than the sender waits for itself, so that its reason is the one that is told.
+	late := time.NewTimer(2 * s.cfg.StallTimeout)
+	defer late.Stop()
+	select {
+	case c, ok := <-chunks:
+		if !ok {
+			return nil, status.Error(codes.Canceled, "the sender has left")
+		}
+		return c.chunk, c.err
+	case <-late.C:
+		return nil, status.Error(codes.DeadlineExceeded, "the snapshot stalled")
+	}
+}
+
+// receive writes the image to a file beside the database, durably and under the name that stands for its index.
+func (s *Server) receive(index uint64, first *peerv1.SnapshotChunk, chunks <-chan chunkOrError) (path string, err error) {
+	f, err := os.CreateTemp(s.cfg.Dir, raftnode.PartialPattern)
+	if err != nil {
+		return "", fmt.Errorf("receive a snapshot: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	image := &imageFile{file: f, size: first.GetSize(), sum: sha256.New()}
+	err = s.copyChunks(image, first, chunks)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return "", err
+	}
+	path = raftnode.IncomingImage(s.cfg.Dir, index)
+	if err := os.Rename(f.Name(), path); err != nil {
+		return "", err
+	}
+	return path, syncDir(s.cfg.Dir)
+}
+
+func (s *Server) copyChunks(image *imageFile, c *peerv1.SnapshotChunk, chunks <-chan chunkOrError) (err error) {
+	for {
+		last, err := image.add(c)
+		if last || err != nil {
+			return err
+		}
+		if c, err = s.nextChunk(chunks); err != nil {
+			return fmt.Errorf("after %d of %d bytes: %w", image.written, image.size, err)
+		}
+	}
+}
+
+// imageFile checks an image while it is written.
+type imageFile struct {
+	file          *os.File
+	size, written uint64
+	crc           uint32
+	sum           hash.Hash
+}
+
+// add writes one chunk and says whether it was the last.
+func (f *imageFile) add(c *peerv1.SnapshotChunk) (last bool, err error) {
+	f.crc = crc32.Update(f.crc, castagnoli, c.GetData())
+	f.sum.Write(c.GetData())
+	f.written += uint64(len(c.GetData()))
+	switch {
+	case f.crc != c.GetCrc():
+		return false, status.Errorf(codes.DataLoss, "the snapshot is damaged within its first %d bytes", f.written)
+	case f.written > f.size:
+		return false, status.Errorf(codes.DataLoss, "the snapshot is longer than the %d bytes announced", f.size)
+	}
+	if _, err := f.file.Write(c.GetData()); err != nil {
+		return false, fmt.Errorf("receive a snapshot: %w", err)
+	}
+	if len(c.GetSha256()) == 0 {
+		return false, nil
+	}
+	switch {
+	case f.written < f.size:
+		return false, status.Errorf(codes.DataLoss, "the snapshot ends after %d of %d bytes", f.written, f.size)
+	case !bytes.Equal(f.sum.Sum(nil), c.GetSha256()):
+		return false, status.Error(codes.DataLoss, "the snapshot does not have the checksum announced")
+	}
+	return true, nil
+}
+
+// syncDir makes the names in dir durable.
+func syncDir(dir string) error {
+	d, err := os.Open(filepath.Clean(dir))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

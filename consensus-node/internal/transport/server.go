@@ -1,0 +1,96 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	peerv1 "github.com/holdfastdb/holdfast/proto/holdfast/peer/v1"
+)
+
+// Server is the receiving side, to be registered on the gRPC server of the peer URLs. Its streams end with that server.
+type Server struct {
+	peerv1.UnimplementedPeerServer
+	cfg  Config
+	node Node
+
+	receiving sync.Mutex // one image at a time
+}
+
+var _ peerv1.PeerServer = (*Server)(nil)
+
+// NewServer makes the receiving side of node n.
+func NewServer(cfg Config, n Node) *Server { return &Server{cfg: cfg.withDefaults(), node: n} }
+
+// Identify implements peerv1.PeerServer.
+func (s *Server) Identify(context.Context, *peerv1.IdentifyRequest) (*peerv1.IdentifyResponse, error) {
+	return &peerv1.IdentifyResponse{
+		Version: Version, ClusterId: s.cfg.ClusterID, MemberId: s.cfg.ID, Name: s.cfg.Name,
+	}, nil
+}
+
+// Messages implements peerv1.PeerServer. It marks batches as taken once the node has them, so that a node that is busy holds up the sender,
+// whose bounded lane then overflows.
+func (s *Server) Messages(stream grpc.BidiStreamingServer[peerv1.MessageBatch, peerv1.MessageAck]) error {
+	batch, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	hello := batch.GetHello()
+	if err := s.cfg.checkHello(hello); err != nil {
+		return err
+	}
+	if err := stream.SendHeader(metadata.Pairs(acceptedKey, "1")); err != nil {
+		return err
+	}
+	for taken := uint64(1); ; taken++ {
+		if err := s.take(stream.Context(), hello.GetFrom(), batch); err != nil {
+			return err
+		}
+		if taken%ackEvery == 0 {
+			if err := stream.Send(&peerv1.MessageAck{Taken: taken}); err != nil {
+				return err
+			}
+		}
+		if batch, err = stream.Recv(); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+func (s *Server) take(ctx context.Context, from uint64, batch *peerv1.MessageBatch) error {
+	for _, raw := range batch.GetMessages() {
+		m, err := s.decode(from, raw)
+		if err != nil {
+			return err
+		}
+		if err := s.node.Step(ctx, m); err != nil {
+			return status.Errorf(codes.Unavailable, "message not taken: %v", err)
+		}
+	}
+	return nil
+}
+
+// decode reads a raft message of member from.
+func (s *Server) decode(from uint64, raw []byte) (*raftpb.Message, error) {
+	m := &raftpb.Message{}
+	if err := proto.Unmarshal(raw, m); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "malformed raft message: %v", err)
+	}
+	// A follower hands on what other members ask of the leader, so the message's own sender may be another one.
+	if m.GetTo() != s.cfg.ID {
+		return nil, status.Errorf(codes.InvalidArgument, "a message from %x for member %x came to %x", from, m.GetTo(), s.cfg.ID)
+	}
+	return m, nil
+}
