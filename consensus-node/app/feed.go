@@ -84,13 +84,13 @@ func publishSpan(ctx context.Context, tracer trace.Tracer, subject string, messa
 	if !parent.IsValid() {
 		return nil
 	}
-	_, span := tracer.Start(trace.ContextWithRemoteSpanContext(ctx, parent), "publish holdfast.changes",
+	_, span := tracer.Start(trace.ContextWithRemoteSpanContext(ctx, parent), "publish holdfast.changes", //nolint:spancheck // the caller ends it
 		trace.WithSpanKind(trace.SpanKindProducer), trace.WithLinks(links...),
 		trace.WithAttributes(
 			attribute.String("messaging.system", "nats"), attribute.String("messaging.operation.name", "publish"),
 			attribute.String("messaging.destination.name", subject), attribute.Int("messaging.batch.message_count", len(message.GetRevisions())),
 		))
-	return span
+	return span //nolint:spancheck // as above
 }
 
 // linksMax bounds the links of one span, as the conventions do.

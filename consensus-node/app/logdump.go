@@ -9,11 +9,10 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/pflag"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/vfs"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/wal"

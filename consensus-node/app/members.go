@@ -28,7 +28,7 @@ func (n *Node) runMembers(ctx context.Context) error {
 	ticker := time.NewTicker(retry)
 	defer ticker.Stop()
 	for recorded := false; ; {
-		if err := n.followMembers(); err != nil {
+		if err := n.followMembers(); err != nil { //nolint:contextcheck // a peer lives as long as the transport
 			return err
 		}
 		if !recorded {

@@ -137,8 +137,7 @@ func (n *Node) buildRaft(applied, appliedTerm uint64) error {
 		Applied: applied, AppliedTerm: appliedTerm, ConfState: n.disk.meta.ConfState, Bootstrap: n.disk.bootstrap,
 		Transport: n.transport, Log: n.disk.log, Applier: n.machine, Logger: n.log,
 	})
-	var start *raftnode.StartError
-	if errors.As(err, &start) {
+	if _, ok := errors.AsType[*raftnode.StartError](err); ok {
 		return failure.Wrap(failure.Storage, "the data directory "+n.cfg.DataDir+" cannot be used", err)
 	}
 	if err != nil {
@@ -223,8 +222,7 @@ func (n *Node) watchFailure(ctx context.Context) error {
 
 func (n *Node) runRaft(ctx context.Context) error {
 	err := n.raft.Run(ctx)
-	var fatal *raftnode.FatalError
-	if errors.As(err, &fatal) {
+	if _, ok := errors.AsType[*raftnode.FatalError](err); ok {
 		return failure.Wrap(failure.Storage, "the node cannot go on", err)
 	}
 	return err
@@ -232,22 +230,9 @@ func (n *Node) runRaft(ctx context.Context) error {
 
 // handOver gives leadership to another voter before the node stops, if there is one to take it.
 func (n *Node) handOver(ctx context.Context) error {
-	peers, err := n.raft.Peers(ctx)
-	if err != nil || peers == nil {
-		return nil // not leading, or ended already
-	}
-	best, match := uint64(0), uint64(0)
-	for id, peer := range peers {
-		if id != n.memberID && !peer.Learner && peer.Active && (best == 0 || peer.Match > match) {
-			best, match = id, peer.Match
-		}
-	}
-	if best == 0 {
-		return nil
-	}
 	bounded, cancel := context.WithTimeout(ctx, time.Duration(n.cfg.ElectionMs)*time.Millisecond)
 	defer cancel()
-	if err := n.raft.TransferLeader(bounded, best); err != nil {
+	if err := n.raft.HandOver(bounded); err != nil {
 		n.log.Info("leadership was not handed over before the stop", "error", err)
 	}
 	return nil

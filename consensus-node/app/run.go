@@ -59,7 +59,7 @@ func run(ctx context.Context, cfg *Config, logger *slog.Logger, stdout io.Writer
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, shutdown(tracing)) }()
+	defer func() { err = errors.Join(err, shutdown(context.WithoutCancel(ctx), tracing)) }()
 	listeners, err := listenAll(ctx, cfg)
 	if err != nil {
 		return err
@@ -74,11 +74,11 @@ func run(ctx context.Context, cfg *Config, logger *slog.Logger, stdout io.Writer
 		defer func() { err = errors.Join(err, nats.Close()) }()
 		deps.Bus = nats
 	}
-	n, err := Open(cfg, deps)
+	n, err := Open(cfg, deps) //nolint:contextcheck // closing at a failure must not be cut short
 	if err != nil {
 		return errors.Join(err, listeners.close())
 	}
-	defer func() { err = errors.Join(err, n.Close()) }()
+	defer func() { err = errors.Join(err, n.Close()) }() //nolint:contextcheck // as above
 
 	peers := grpcserver.New(grpcserver.Config{Logger: logger, RecvBytesMax: peerBytesMax, Internal: true}, listeners.peer...)
 	n.Register(peers)
@@ -157,9 +157,9 @@ func (n *Node) announceReady(ctx context.Context, started <-chan struct{}, admin
 	_, _ = fmt.Fprintf(stdout, "%s: ready, name %s\n", Program, n.cfg.Name)
 }
 
-func shutdown(tracing *telemetry.Telemetry) error {
+func shutdown(ctx context.Context, tracing *telemetry.Telemetry) error {
 	const patience = 2 * time.Second
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return tracing.Shutdown(ctx)
 }

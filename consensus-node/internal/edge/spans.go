@@ -22,9 +22,9 @@ func (s *Server) startSpan(call *consensusv1.Call, name string) trace.Span {
 		return nil
 	}
 	ctx := trace.ContextWithRemoteSpanContext(context.Background(), parent)
-	_, span := s.cfg.Tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer),
+	_, span := s.cfg.Tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer), //nolint:spancheck // endSpan or run ends it
 		trace.WithAttributes(attribute.String("rpc.system", "grpc"), attribute.String("holdfast.method", call.GetMethod().String())))
-	return span
+	return span //nolint:spancheck // as above
 }
 
 // encodeSpan gives the bytes that travel beside the revisions that a span's write makes.

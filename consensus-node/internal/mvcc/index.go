@@ -68,7 +68,7 @@ func firstAfter(recs []record, main int64) int {
 func (h *history) next(r record, lease int64) *history {
 	n := &history{last: r, lease: lease}
 	if h != nil {
-		n.older = append(h.older, h.last)
+		n.older = append(h.older, h.last) //nolint:gocritic // the versions of one history share their past
 	}
 	return n
 }

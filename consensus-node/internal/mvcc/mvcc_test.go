@@ -15,10 +15,10 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-func put(t testing.TB, s *State, b *bucket, key, value string) {
-	t.Helper()
+func put(tb testing.TB, s *State, b *bucket, key, value string) {
+	tb.Helper()
 	_, eff, err := s.Put(&pb.PutRequest{Key: []byte(key), Value: []byte(value)}, b.env())
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	b.apply(eff)
 }
 
@@ -289,7 +289,10 @@ func TestIntervals(t *testing.T) {
 // cannot; it is refused and does not panic.
 func TestNilOperations(t *testing.T) {
 	for _, op := range []*pb.RequestOp{
-		nil, {}, {Request: &pb.RequestOp_RequestRange{}}, {Request: &pb.RequestOp_RequestPut{}},
+		nil,
+		{},
+		{Request: &pb.RequestOp_RequestRange{}},
+		{Request: &pb.RequestOp_RequestPut{}},
 		{Request: &pb.RequestOp_RequestDeleteRange{}},
 	} {
 		require.Error(t, CheckTxn(&pb.TxnRequest{Success: []*pb.RequestOp{op}}, 10), op)

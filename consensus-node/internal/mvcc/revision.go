@@ -40,9 +40,9 @@ var ErrBucketKey = errors.New("mvcc: malformed key of the revision bucket")
 // "key" bucket: 17 bytes, and a trailing 't' for a tombstone. Their byte order
 // is the order of revisions.
 func AppendBucketKey(dst []byte, rev Revision, tombstone bool) []byte {
-	dst = binary.BigEndian.AppendUint64(dst, uint64(rev.Main)) //nolint:gosec // revisions are never negative
+	dst = binary.BigEndian.AppendUint64(dst, uint64(rev.Main))
 	dst = append(dst, '_')
-	dst = binary.BigEndian.AppendUint64(dst, uint64(rev.Sub)) //nolint:gosec // as above
+	dst = binary.BigEndian.AppendUint64(dst, uint64(rev.Sub))
 	if tombstone {
 		dst = append(dst, tombstoneMark)
 	}
@@ -58,8 +58,8 @@ func ParseBucketKey(b []byte) (rev Revision, tombstone bool, err error) {
 	case len(b) != bucketKeyLen:
 		return Revision{}, false, ErrBucketKey
 	}
-	rev.Main = int64(binary.BigEndian.Uint64(b))    //nolint:gosec // checked below
-	rev.Sub = int64(binary.BigEndian.Uint64(b[9:])) //nolint:gosec // checked below
+	rev.Main = int64(binary.BigEndian.Uint64(b))
+	rev.Sub = int64(binary.BigEndian.Uint64(b[9:]))
 	if b[8] != '_' || rev.Main < 0 || rev.Sub < 0 {
 		return Revision{}, false, ErrBucketKey
 	}

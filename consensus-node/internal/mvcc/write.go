@@ -185,10 +185,10 @@ func (w *writer) moveLease(h *history, key []byte, to int64) {
 	if from == to {
 		return
 	}
-	if from != 0 && !(again && cancel(&w.eff.Attach, from, key)) {
+	if from != 0 && (!again || !cancel(&w.eff.Attach, from, key)) {
 		w.eff.Detach = append(w.eff.Detach, LeaseKey{from, key})
 	}
-	if to != 0 && !(again && cancel(&w.eff.Detach, to, key)) {
+	if to != 0 && (!again || !cancel(&w.eff.Detach, to, key)) {
 		w.eff.Attach = append(w.eff.Attach, LeaseKey{to, key})
 	}
 }

@@ -79,7 +79,7 @@ type image struct{ *store.Image }
 
 func (i image) Metadata() *raftpb.SnapshotMetadata {
 	return &raftpb.SnapshotMetadata{
-		Index: proto.Uint64(i.Index), Term: proto.Uint64(i.Term), ConfState: i.ConfState,
+		Index: new(i.Index), Term: new(i.Term), ConfState: i.ConfState,
 	}
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/apply"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/outbox"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/raftnode"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/store"
 	journalv1 "github.com/holdfastdb/holdfast/proto/holdfast/journal/v1"
 )
@@ -177,9 +179,10 @@ func (r *round) applyConf(entry *raftpb.Entry) (apply.Result, error) {
 		return apply.Result{}, err
 	}
 	conf.Batch.ConfState, err = r.node.raft.ApplyConfChange(conf.Change)
-	if err != nil {
+	if errors.Is(err, raftnode.ErrStopped) {
 		return apply.Result{}, err
 	}
+	// Any other error means that the change does not fit the membership and has no effect, the same on every member.
 	r.changed = true
 	result := apply.Result{Batch: conf.Batch}
 	if conf.Outcome.ID != 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -60,8 +61,15 @@ func (l *raftLogger) admit(format string) bool {
 func (l *raftLogger) Debug(v ...any)            { l.log(slog.LevelDebug, "%s", fmt.Sprint(v...)) }
 func (l *raftLogger) Debugf(f string, v ...any) { l.log(slog.LevelDebug, f, v...) }
 func (l *raftLogger) Info(v ...any)             { l.log(slog.LevelInfo, "%s", fmt.Sprint(v...)) }
-func (l *raftLogger) Infof(f string, v ...any)  { l.log(slog.LevelInfo, f, v...) }
-func (l *raftLogger) Warning(v ...any)          { l.log(slog.LevelWarn, "%s", fmt.Sprint(v...)) }
+func (l *raftLogger) Infof(f string, v ...any) {
+	level := slog.LevelInfo
+	if strings.HasPrefix(f, "entry at index") {
+		level = slog.LevelDebug // a late answer of the log, as comes with every load
+	}
+	l.log(level, f, v...)
+}
+
+func (l *raftLogger) Warning(v ...any) { l.log(slog.LevelWarn, "%s", fmt.Sprint(v...)) }
 func (l *raftLogger) Warningf(f string, v ...any) {
 	l.log(slog.LevelWarn, f, v...)
 }

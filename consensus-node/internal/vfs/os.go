@@ -77,7 +77,7 @@ func (OS) List(dir string) ([]string, error) {
 
 // SyncDir implements [FS].
 func (OS) SyncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // the path is the operator's data directory
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (OS) SyncDir(dir string) error {
 
 // Lock implements [FS] with flock, which the kernel drops when the process ends however it ends.
 func (OS) Lock(name string) (io.Closer, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, fileMode) //nolint:gosec // as above
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, fileMode)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +103,7 @@ func (OS) Lock(name string) (io.Closer, error) {
 type osFile struct{ *os.File }
 
 func openFile(name string, flag int) (File, error) {
-	f, err := os.OpenFile(name, flag, fileMode) //nolint:gosec // as above
+	f, err := os.OpenFile(name, flag, fileMode)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,8 @@
 //   - sync is false only where raft does not wait for durability: a hard state that differs in the commit index alone.
 //   - At the first error the process ends, with no further call but Close.
 //   - Confirm after a quiet moment (some 100 ms without an append), so that the last group is guarded against rot as well.
-//   - MarkSnapshot(m) only when the database holds all up to m.Index durably; then Release(index) as far as followers allow.
+//   - MarkSnapshot(m) only when the database, or a received image under a name that the next start finds, holds all up to
+//     m.Index durably; then Release(index) as far as followers allow.
 //   - The hard state's commit index may lag behind what was applied: the caller starts with the larger of it and the database's
 //     consistent index, and refuses a consistent index beyond the last entry.
 //

@@ -94,8 +94,8 @@ func (h *segmentHeader) decode(b []byte) (chain uint32, err error) {
 	}
 	h.md = Metadata{ClusterID: order.Uint64(b[16:]), NodeID: order.Uint64(b[24:]), Incarnation: order.Uint64(b[32:])}
 	h.seq, h.salt = order.Uint64(b[40:]), order.Uint64(b[48:])
-	h.size, h.openingEnd = int64(order.Uint64(b[56:])), int64(order.Uint64(b[64:])) //nolint:gosec // bounds checked next
-	h.prevEnd, h.prevChain = int64(order.Uint64(b[72:])), order.Uint32(b[80:])      //nolint:gosec // compared for equality alone
+	h.size, h.openingEnd = int64(order.Uint64(b[56:])), int64(order.Uint64(b[64:]))
+	h.prevEnd, h.prevChain = int64(order.Uint64(b[72:])), order.Uint32(b[80:])
 	if h.size < MinSegmentBytes || h.size > maxSegmentBytes || h.openingEnd < headerSize || h.openingEnd > h.size-sealSize {
 		return 0, errors.New("the segment's header states impossible sizes")
 	}
@@ -138,7 +138,7 @@ func (h *groupHeader) encode(b []byte, salt uint64) {
 	order.PutUint64(b[8:], h.seq)
 	order.PutUint64(b[16:], uint64(h.off))
 	order.PutUint64(b[24:], uint64(h.durable))
-	order.PutUint32(b[32:], uint32(h.length)) //nolint:gosec // below maxGroupBytes
+	order.PutUint32(b[32:], uint32(h.length))
 	order.PutUint32(b[36:], h.chain)
 	order.PutUint32(b[40:], h.count)
 	order.PutUint32(b[44:], headerChecksum(b, salt))
@@ -151,7 +151,7 @@ func (h *groupHeader) decode(b []byte, seg *segmentHeader, off int64) bool {
 	}
 	*h = groupHeader{
 		kind: groupKind(order.Uint32(b[4:])), seq: order.Uint64(b[8:]),
-		off: int64(order.Uint64(b[16:])), durable: int64(order.Uint64(b[24:])), //nolint:gosec // compared below
+		off: int64(order.Uint64(b[16:])), durable: int64(order.Uint64(b[24:])),
 		length: int64(order.Uint32(b[32:])), chain: order.Uint32(b[36:]), count: order.Uint32(b[40:]),
 	}
 	return h.seq == seg.seq && h.off == off && h.durable >= 0 && h.durable <= off
@@ -159,7 +159,7 @@ func (h *groupHeader) decode(b []byte, seg *segmentHeader, off int64) bool {
 
 // headerChecksum starts from the salt, which a writer of values does not know.
 func headerChecksum(b []byte, salt uint64) uint32 {
-	return crc32.Update(uint32(salt)^uint32(salt>>32), castagnoli, b[:groupHeaderSize-4]) //nolint:gosec // folded on purpose
+	return crc32.Update(uint32(salt)^uint32(salt>>32), castagnoli, b[:groupHeaderSize-4])
 }
 
 func align(n int64) int64 { return (n + alignment - 1) &^ (alignment - 1) }

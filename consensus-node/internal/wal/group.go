@@ -70,7 +70,7 @@ func (g *group) end(start int, t recordType) error {
 	if len(g.buf) > maxGroupBytes {
 		return fmt.Errorf("a group of more than %d bytes", maxGroupBytes)
 	}
-	order.PutUint32(g.buf[start+4:], uint32(length)) //nolint:gosec // below maxGroupBytes
+	order.PutUint32(g.buf[start+4:], uint32(length))
 	g.buf[start+8] = byte(t)
 	g.count++
 	return nil

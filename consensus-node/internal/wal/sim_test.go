@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -196,8 +197,8 @@ func (s *sim) open() (err error) {
 	}
 	s.started = true
 	got := stateString(state)
-	for i := len(s.versions) - 1; i >= 0; i-- {
-		if s.versions[i].String() == got {
+	for i, v := range slices.Backward(s.versions) {
+		if v.String() == got {
 			s.versions = s.versions[i : i+1] // all of it is durable now
 			return nil
 		}

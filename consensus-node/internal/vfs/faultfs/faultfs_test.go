@@ -47,10 +47,10 @@ func TestPowerCutOutcomes(t *testing.T) {
 		got := fsys.Content(name)
 		require.Len(t, got, 4096)
 		require.Equal(t, 1024, bytes.Count(got, []byte("s")), "synced")
-		switch n := bytes.Count(got, []byte("n")); {
-		case n == 3072:
+		switch n := bytes.Count(got, []byte("n")); n {
+		case 3072:
 			kept++
-		case n == 0:
+		case 0:
 			lost++
 		default:
 			torn++
@@ -90,7 +90,8 @@ func TestSameSeedSameOutcome(t *testing.T) {
 		fsys.Restart()
 		return fsys.Content(name)
 	}
-	require.Equal(t, run(), run())
+	first, again := run(), run()
+	require.Equal(t, first, again)
 }
 
 // TestFailedSync keeps the pages visible, lets the next sync succeed, and loses them at the power cut.
