@@ -1,0 +1,17 @@
+// The proxy is the stateless edge of a Holdfast cluster: it speaks etcd's API to clients.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/holdfastdb/holdfast/proxy/app"
+	"github.com/holdfastdb/holdfast/services/config"
+	"github.com/holdfastdb/holdfast/services/lifecycle"
+)
+
+func main() {
+	os.Exit(lifecycle.Main(app.Program, os.Stderr, func(ctx context.Context) error {
+		return app.Main(ctx, config.Process(os.Args[1:]), os.Stdout, os.Stderr)
+	}))
+}

@@ -1,0 +1,35 @@
+package proxy_test
+
+import (
+	"testing"
+
+	"github.com/holdfastdb/holdfast/services/deptest"
+)
+
+// TestImports holds the walls of the module.
+func TestImports(t *testing.T) {
+	pure := []string{"internal/routing", "internal/watch", "internal/wire"}
+	rules := []deptest.Rule{
+		{
+			Import: "github.com/holdfastdb/holdfast", Except: []string{
+				"github.com/holdfastdb/holdfast/proto", "github.com/holdfastdb/holdfast/services",
+				"github.com/holdfastdb/holdfast/proxy",
+			},
+			Because: "services meet in the contracts of proto and never import each other",
+		},
+		{Import: "github.com/nats-io", Because: "the bus is behind services/bus"},
+		{Import: "go.opentelemetry.io/otel/sdk", Because: "services/telemetry alone knows the SDK"},
+		{Import: "os", Allowed: []string{"cmd"}, TestsMay: true, Because: "a proxy keeps nothing on disk"},
+	}
+	for _, banned := range []string{"net", "os", "context", "log/slog", "sync", "math/rand/v2"} {
+		rule := deptest.Rule{
+			Import: banned, In: pure, TestsMay: true,
+			Because: "a pure core has no network, files, goroutines, chance or logger: they come in as arguments",
+		}
+		if banned == "sync" {
+			rule.Except = []string{"sync/atomic"}
+		}
+		rules = append(rules, rule)
+	}
+	deptest.Check(t, ".", rules...)
+}

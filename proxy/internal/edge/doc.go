@@ -1,0 +1,7 @@
+// Package edge is what clients see: etcd's gRPC services by their full names, and /health, /version and /metrics beside
+// them on the same port.
+//
+// It promises that requests and responses of unary calls pass through without being decoded, except the few that take
+// more than one step; that a method which is not served answers Unimplemented; and that serializable reads never go back in
+// revision on one client connection. It knows no cluster: where calls go is the business of the packages behind it.
+package edge

@@ -1,0 +1,164 @@
+package edge
+
+import (
+	"context"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
+	"github.com/holdfastdb/holdfast/proxy/internal/calls"
+	"github.com/holdfastdb/holdfast/proxy/internal/fanout"
+	"github.com/holdfastdb/holdfast/proxy/internal/lease"
+	"github.com/holdfastdb/holdfast/proxy/internal/routing"
+	"github.com/holdfastdb/holdfast/proxy/internal/topology"
+	"github.com/holdfastdb/holdfast/proxy/internal/wire"
+	"github.com/holdfastdb/holdfast/services/telemetry"
+)
+
+// Config is what an Edge stands on.
+type Config struct {
+	Calls    *calls.Client
+	Watches  *fanout.Server
+	Leases   *lease.Service
+	Topology *topology.Follower
+	Monitor  *topology.Monitor
+	Metrics  *Metrics
+	// Tracer makes the server spans; nil turns tracing off.
+	Tracer trace.Tracer
+}
+
+// Edge registers etcd's services.
+type Edge struct{ config Config }
+
+// New makes an Edge.
+func New(config Config) *Edge { return &Edge{config: config} }
+
+// Register adds the services to a server that uses wire.Codec.
+func (e *Edge) Register(server grpc.ServiceRegistrar) {
+	services := map[string]*grpc.ServiceDesc{}
+	desc := func(name string) *grpc.ServiceDesc {
+		if services[name] == nil {
+			services[name] = &grpc.ServiceDesc{ServiceName: name, HandlerType: (*any)(nil), Metadata: "rpc.proto"}
+		}
+		return services[name]
+	}
+	for _, r := range rpcs() {
+		d := desc(r.service)
+		d.Methods = append(d.Methods, grpc.MethodDesc{MethodName: r.name, Handler: e.unary(r)})
+	}
+	watchDesc, leaseDesc := desc(serviceWatch), desc(serviceLease)
+	watchDesc.Streams = append(watchDesc.Streams, grpc.StreamDesc{
+		StreamName: "Watch", ServerStreams: true, ClientStreams: true,
+		Handler: e.stream(serviceWatch, "Watch", e.config.Watches.Serve),
+	})
+	leaseDesc.Streams = append(leaseDesc.Streams, grpc.StreamDesc{
+		StreamName: "LeaseKeepAlive", ServerStreams: true, ClientStreams: true,
+		Handler: e.stream(serviceLease, "LeaseKeepAlive", e.config.Leases.KeepAlive),
+	})
+	for _, d := range services {
+		server.RegisterService(d, e)
+	}
+}
+
+type unaryHandler = func(srv any, ctx context.Context, dec func(any) error, next grpc.UnaryServerInterceptor) (any, error)
+
+// unary makes the handler of one method; everything that can be looked up beforehand is.
+func (e *Edge) unary(r rpc) unaryHandler {
+	counts := e.config.Metrics.method(r.service, r.name, "unary")
+	name := r.service + "/" + r.name
+	do := e.config.Calls.Do
+	if r.steps != nil {
+		do = r.steps(e)
+	}
+	return func(_ any, ctx context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+		start := counts.begin()
+		request := &wire.Frame{}
+		if err := dec(request); err != nil {
+			counts.handled(start, err)
+			return nil, err
+		}
+		call := &calls.Call{
+			Method: r.method, Class: r.class, Request: request.Data, RequireLeader: requireLeader(ctx),
+		}
+		if r.classify != nil {
+			call.Class = r.classify(request.Data, e.config.Topology.Table())
+		}
+		ctx, span := e.span(ctx, name)
+		if span != nil && span.SpanContext().IsSampled() {
+			call.SpanContext = telemetry.EncodeSpanContext(span.SpanContext())
+		}
+		response, err := e.call(ctx, call, do)
+		counts.handled(start, err)
+		if span != nil {
+			if err != nil && span.IsRecording() {
+				span.SetStatus(codes.Error, status.Convert(err).Message())
+			}
+			span.End()
+		}
+		if err != nil {
+			return nil, err
+		}
+		e.config.Metrics.sentBytes.Add(float64(len(response.Data)))
+		return response, nil
+	}
+}
+
+// call makes the call, for serializable reads at or after what this connection has seen.
+func (e *Edge) call(
+	ctx context.Context, call *calls.Call, do func(context.Context, *calls.Call) (*consensusv1.Answer, error),
+) (*wire.Frame, error) {
+	conn := connectionOf(ctx)
+	if call.Class == routing.Serializable && conn != nil {
+		call.MinRevision = conn.seen()
+	}
+	answer, err := do(ctx, call)
+	if err != nil {
+		return nil, err
+	}
+	if conn != nil {
+		conn.saw(answer.GetRevision())
+	}
+	return &wire.Frame{Data: answer.GetResponse()}, nil
+}
+
+// stream makes the handler of one streaming method. serve is told of a lost leader only where the client asked for that.
+func (e *Edge) stream(service, name string, serve func(grpc.ServerStream, <-chan struct{}) error) grpc.StreamHandler {
+	counts := e.config.Metrics.method(service, name, "bidi_stream")
+	return func(_ any, stream grpc.ServerStream) error {
+		start := counts.begin()
+		err := e.serve(stream, serve)
+		counts.handled(start, err)
+		return err
+	}
+}
+
+func (e *Edge) serve(stream grpc.ServerStream, serve func(grpc.ServerStream, <-chan struct{}) error) error {
+	if !requireLeader(stream.Context()) {
+		return serve(stream, nil)
+	}
+	lost := e.config.Monitor.Lost()
+	if !e.config.Topology.Table().HasLeader() {
+		return rpctypes.ErrGRPCNoLeader
+	}
+	return serve(stream, lost)
+}
+
+// span starts the server span of a call; nil while tracing is off.
+func (e *Edge) span(ctx context.Context, name string) (context.Context, trace.Span) {
+	if e.config.Tracer == nil {
+		return ctx, nil
+	}
+	//nolint:spancheck // the caller ends it
+	return e.config.Tracer.Start(telemetry.Incoming(ctx), name, trace.WithSpanKind(trace.SpanKindServer))
+}
+
+// requireLeader tells whether the client wants to hear of a missing leader at once.
+func requireLeader(ctx context.Context) bool {
+	values := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataRequireLeaderKey)
+	return len(values) > 0 && values[0] == rpctypes.MetadataHasLeader
+}

@@ -1,0 +1,100 @@
+package edge
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Metrics are the proxy's own. They bear etcd's names where they mean the same.
+type Metrics struct {
+	started   *prometheus.CounterVec
+	finished  *prometheus.CounterVec
+	seconds   *prometheus.HistogramVec // nil unless extensive
+	sentBytes prometheus.Counter
+	watches   prometheus.Gauge
+	streams   prometheus.Gauge
+	slow      prometheus.Gauge
+	healthy   prometheus.Counter
+	unhealthy prometheus.Counter
+	hasLeader prometheus.Gauge
+}
+
+// NewMetrics makes the metrics and registers them; extensive adds a histogram of the time that calls take, as etcd's flag
+// --metrics does.
+func NewMetrics(registerer prometheus.Registerer, extensive bool) *Metrics {
+	labels := []string{"grpc_type", "grpc_service", "grpc_method"}
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
+	m := &Metrics{
+		started: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "grpc_server_started_total", Help: "Total number of RPCs started on the server.",
+		}, labels),
+		finished: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "grpc_server_handled_total", Help: "Total number of RPCs completed on the server, by code.",
+		}, append(labels, "grpc_code")),
+		sentBytes: counter("etcd_network_client_grpc_sent_bytes_total", "Bytes of messages sent to clients."),
+		watches:   gauge("etcd_debugging_mvcc_watcher_total", "Total number of watchers."),
+		streams:   gauge("etcd_debugging_mvcc_watch_stream_total", "Total number of watch streams."),
+		slow:      gauge("etcd_debugging_mvcc_slow_watcher_total", "Watchers off the live path because of slow clients."),
+		healthy:   counter("etcd_server_health_success", "The total number of successful health checks."),
+		unhealthy: counter("etcd_server_health_failures", "The total number of failed health checks."),
+		hasLeader: gauge("etcd_server_has_leader", "Whether or not a leader exists. 1 is existence, 0 is not."),
+	}
+	registerer.MustRegister(m.started, m.finished, m.sentBytes, m.watches, m.streams, m.slow,
+		m.healthy, m.unhealthy, m.hasLeader)
+	if extensive {
+		m.seconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "grpc_server_handling_seconds", Help: "Response latency of RPCs that the server handled, in seconds.",
+		}, labels)
+		registerer.MustRegister(m.seconds)
+	}
+	return m
+}
+
+// methodCounts are the counters of one method, resolved ahead of the calls.
+type methodCounts struct {
+	started prometheus.Counter
+	seconds prometheus.Observer // nil unless extensive
+	codes   [codes.Unauthenticated + 1]prometheus.Counter
+}
+
+func (m *Metrics) method(service, name, kind string) *methodCounts {
+	c := &methodCounts{started: m.started.WithLabelValues(kind, service, name)}
+	if m.seconds != nil {
+		c.seconds = m.seconds.WithLabelValues(kind, service, name)
+	}
+	for code := range c.codes {
+		c.codes[code] = m.finished.WithLabelValues(kind, service, name, codes.Code(code).String())
+	}
+	return c
+}
+
+// begin counts a call that starts and gives its start for handled.
+func (c *methodCounts) begin() time.Time {
+	c.started.Inc()
+	if c.seconds == nil {
+		return time.Time{}
+	}
+	return time.Now()
+}
+
+func (c *methodCounts) handled(start time.Time, err error) {
+	if c.seconds != nil {
+		c.seconds.Observe(time.Since(start).Seconds())
+	}
+	code := codes.OK
+	if err != nil {
+		code = status.Code(err)
+	}
+	if int(code) >= len(c.codes) {
+		code = codes.Unknown
+	}
+	c.codes[code].Inc()
+}

@@ -1,0 +1,100 @@
+package routing
+
+import feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
+
+// Table is where everything is, at one moment. It is immutable.
+type Table struct {
+	// ClusterID is 0 until a node was heard.
+	ClusterID uint64
+	// Leader is 0 if no leader is known under the highest term.
+	Leader, Term uint64
+	// Nodes in order of preference: as configured, then by member id.
+	Nodes []Node
+	// Hubs that take watches, by name.
+	Hubs []Hub
+	// View of the lease-services with the highest epoch; nil until one was heard.
+	View *feedv1.View
+}
+
+// Node is one member of the consensus tier.
+type Node struct {
+	ID uint64
+	// Endpoint is the host:port of its peer URL.
+	Endpoint string
+	Learner  bool
+	// Up tells whether it answers now.
+	Up bool
+}
+
+// Hub is one announced watch-hub. Run changes at each start of its process.
+type Hub struct {
+	Name    string
+	Run     uint64
+	Address string
+}
+
+// Class says where a call may go and whether it may be sent again.
+type Class uint8
+
+// The classes.
+const (
+	// Write goes to the leader and is sent again only if it was certainly not proposed.
+	Write Class = iota
+	// Linearizable is a read at the leader; it changes nothing and may always be sent again.
+	Linearizable
+	// Serializable is a read that any member but a learner answers.
+	Serializable
+)
+
+// Route tells the endpoint for a call, or false if there is none now. hint, if it is a reachable member, goes before the
+// table's leader: a node that just refused knows better. avoid is an endpoint that just failed a serializable read; it is
+// taken if there is no other.
+func (t *Table) Route(class Class, hint uint64, avoid string) (string, bool) {
+	if class == Serializable {
+		return t.any(avoid)
+	}
+	if endpoint, ok := t.member(hint); ok {
+		return endpoint, true
+	}
+	return t.member(t.Leader)
+}
+
+// Serves tells whether a call that went to the endpoint may still be answered from there: whether the node is reachable
+// and, but for serializable reads, leads or may lead.
+func (t *Table) Serves(class Class, endpoint string) bool {
+	for _, node := range t.Nodes {
+		if node.Endpoint == endpoint {
+			return node.Up && (class == Serializable || t.Leader == 0 || t.Leader == node.ID)
+		}
+	}
+	return false
+}
+
+// HasLeader tells whether some reachable node knows a leader.
+func (t *Table) HasLeader() bool { return t.Leader != 0 }
+
+func (t *Table) member(id uint64) (string, bool) {
+	if id == 0 {
+		return "", false
+	}
+	for _, node := range t.Nodes {
+		if node.ID == id && node.Up {
+			return node.Endpoint, true
+		}
+	}
+	return "", false
+}
+
+func (t *Table) any(avoid string) (string, bool) {
+	second, ok := "", false
+	for _, node := range t.Nodes {
+		switch {
+		case !node.Up || node.Learner:
+		case node.Endpoint == avoid:
+			second, ok = node.Endpoint, true
+		default:
+			return node.Endpoint, true
+		}
+	}
+	return second, ok
+}

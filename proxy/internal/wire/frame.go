@@ -1,0 +1,65 @@
+package wire
+
+import (
+	"fmt"
+
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
+)
+
+// Frame is one gRPC message that is passed on as it is. A received frame owns its bytes; the bytes of a frame that is sent
+// must not change afterwards. Several slices are one message: concatenated protobuf fields are valid wire.
+type Frame struct {
+	// Data is the message of a received frame, and the first part of a sent one.
+	Data []byte
+	// Shared follows Data when the frame is sent.
+	Shared [][]byte
+}
+
+// Codec is the server's codec: frames pass through, every other message goes to the codec that gRPC would have used.
+type Codec struct {
+	proto encoding.CodecV2
+}
+
+var _ encoding.CodecV2 = Codec{}
+
+// NewCodec makes a codec in front of another one, normally encoding.GetCodecV2("proto").
+func NewCodec(proto encoding.CodecV2) Codec { return Codec{proto: proto} }
+
+// Name is the name of the codec behind it, so that the content type on the wire stays the usual one.
+func (c Codec) Name() string { return c.proto.Name() }
+
+// Marshal gives the frame's parts without copying them.
+func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
+	frame, ok := v.(*Frame)
+	if !ok {
+		out, err := c.proto.Marshal(v)
+		if err != nil {
+			return nil, fmt.Errorf("wire: %w", err)
+		}
+		return out, nil
+	}
+	out := make(mem.BufferSlice, 0, 1+len(frame.Shared))
+	if len(frame.Data) > 0 {
+		out = append(out, mem.SliceBuffer(frame.Data))
+	}
+	for _, part := range frame.Shared {
+		if len(part) > 0 {
+			out = append(out, mem.SliceBuffer(part))
+		}
+	}
+	return out, nil
+}
+
+// Unmarshal copies the received bytes once: gRPC takes its buffers back when this returns.
+func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
+	frame, ok := v.(*Frame)
+	if !ok {
+		if err := c.proto.Unmarshal(data, v); err != nil {
+			return fmt.Errorf("wire: %w", err)
+		}
+		return nil
+	}
+	frame.Data = data.Materialize()
+	return nil
+}

@@ -1,0 +1,117 @@
+package wire_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+
+	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
+	"github.com/holdfastdb/holdfast/proxy/internal/wire"
+)
+
+func marshal(t *testing.T, m proto.Message) []byte {
+	t.Helper()
+	b, err := proto.Marshal(m)
+	require.NoError(t, err)
+	return b
+}
+
+func TestPeek(t *testing.T) {
+	full := &pb.RangeRequest{Key: []byte("k"), RangeEnd: []byte("z"), Limit: 3, Revision: 9, MaxCreateRevision: 4}
+	require.False(t, wire.RangeSerializable(marshal(t, full)))
+	full.Serializable = true
+	b := marshal(t, full)
+	require.True(t, wire.RangeSerializable(b))
+	require.False(t, wire.RangeSerializable(append(b, 0x38, 0)), "the last value wins")
+	require.False(t, wire.RangeSerializable(append(b, 0xff)), "malformed bytes are the node's to refuse")
+	require.False(t, wire.RangeSerializable(nil))
+	require.True(t, wire.MemberListLinearizable(marshal(t, &pb.MemberListRequest{Linearizable: true})))
+}
+
+func revisions() []*feedv1.Revision {
+	put := &mvccpb.KeyValue{Key: []byte("a"), Value: []byte("v"), ModRevision: 5, CreateRevision: 2, Version: 2}
+	b := func(m proto.Message) []byte { out, _ := proto.Marshal(m); return out }
+	return []*feedv1.Revision{
+		{Revision: 5, SpanContext: []byte("span5"), Events: []*feedv1.Event{
+			{Key: []byte("a"), Kv: b(put), PreviousKv: b(&mvccpb.KeyValue{Key: []byte("a"), ModRevision: 2})},
+			{Key: []byte("b"), Deleted: true, Kv: b(&mvccpb.KeyValue{Key: []byte("b"), ModRevision: 5})},
+		}},
+		{Revision: 6},
+		{Revision: 7, Events: []*feedv1.Event{{Key: []byte("c"), Kv: b(&mvccpb.KeyValue{Key: []byte("c"), ModRevision: 7})}}},
+	}
+}
+
+// What is composed by hand decodes to what etcd's own types say.
+func TestEventsDecode(t *testing.T) {
+	head := wire.WatchHead{
+		Header:  wire.Header{ClusterID: 1 << 63, MemberID: 2, Revision: 7, Term: 3},
+		WatchID: -1, Created: true, Canceled: true, CompactRevision: 4, CancelReason: "why", Fragment: true,
+	}
+	for _, previous := range []bool{false, true} {
+		events := wire.EncodeEvents(revisions(), previous)
+		require.Equal(t, 2, events.Len(), "a revision without events is left out")
+		var got pb.WatchResponse
+		require.NoError(t, proto.Unmarshal(append(head.Append(nil), events.Bytes(0, 2)...), &got))
+		require.Equal(t, &pb.ResponseHeader{ClusterId: 1 << 63, MemberId: 2, Revision: 7, RaftTerm: 3}, got.Header)
+		require.EqualValues(t, -1, got.WatchId)
+		require.True(t, got.Created && got.Canceled && got.Fragment)
+		require.EqualValues(t, 4, got.CompactRevision)
+		require.Equal(t, "why", got.CancelReason)
+		require.Len(t, got.Events, 3)
+		require.Equal(t, mvccpb.Event_PUT, got.Events[0].Type)
+		require.Equal(t, "v", string(got.Events[0].Kv.Value))
+		require.Equal(t, previous, got.Events[0].PrevKv != nil)
+		require.Equal(t, mvccpb.Event_DELETE, got.Events[1].Type)
+		require.Nil(t, got.Events[1].PrevKv)
+		require.EqualValues(t, 7, got.Events[2].Kv.ModRevision)
+	}
+	empty := wire.WatchHead{}
+	require.LessOrEqual(t, len(empty.Append(nil)), wire.HeadBytesMax)
+}
+
+func TestEventsCut(t *testing.T) {
+	events := wire.EncodeEvents(revisions(), true)
+	require.Equal(t, 0, events.After(4))
+	require.Equal(t, 1, events.After(5))
+	require.Equal(t, 1, events.After(6))
+	require.Equal(t, 2, events.After(7))
+	require.Equal(t, events.Bytes(0, 2), append(append([]byte{}, events.Bytes(0, 1)...), events.Bytes(1, 2)...))
+	require.Equal(t, len(events.Bytes(1, 2)), events.Size(1, 2))
+	require.Len(t, events.Split(0, 1), 2, "an event alone may exceed the bound")
+	require.Len(t, events.Split(0, 1<<20), 1)
+	require.Equal(t, events.Bytes(0, 1), append(append([]byte{}, events.Split(0, 1)[0]...), events.Split(0, 1)[1]...))
+	var spans []string
+	events.Spans(0, 2, func(b []byte) { spans = append(spans, string(b)) })
+	events.Spans(1, 2, func(b []byte) { spans = append(spans, string(b)) })
+	require.Equal(t, []string{"span5"}, spans)
+}
+
+func TestKeepAliveResponse(t *testing.T) {
+	want := &pb.LeaseKeepAliveResponse{
+		Header: &pb.ResponseHeader{ClusterId: 1, MemberId: 2, Revision: 3, RaftTerm: 4}, ID: -5, TTL: 6,
+	}
+	got := wire.KeepAliveResponse(wire.Header{ClusterID: 1, MemberID: 2, Revision: 3, Term: 4}, -5, 6)
+	require.Equal(t, marshal(t, want), got)
+}
+
+func TestCodec(t *testing.T) {
+	codec := wire.NewCodec(encoding.GetCodecV2("proto"))
+	out, err := codec.Marshal(&wire.Frame{Data: []byte("ab"), Shared: [][]byte{nil, []byte("c")}})
+	require.NoError(t, err)
+	var frame wire.Frame
+	require.NoError(t, codec.Unmarshal(out, &frame))
+	require.Equal(t, "abc", string(frame.Data))
+	out, err = codec.Marshal(&pb.PutRequest{Key: []byte("k")})
+	require.NoError(t, err)
+	var put pb.PutRequest
+	require.NoError(t, codec.Unmarshal(out, &put))
+	require.Equal(t, "k", string(put.Key))
+	require.Error(t, codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer{0xff}}, &put))
+	require.Equal(t, "proto", codec.Name())
+}
