@@ -61,7 +61,7 @@ func (c *Core) Compacted(reg uint64, compactRevision int64) {
 	if w == nil {
 		return
 	}
-	if w.position() >= compactRevision {
+	if w.position()+1 >= compactRevision {
 		// The hub spoke of an earlier position than the one that was reached since.
 		c.again(w)
 		return

@@ -73,7 +73,7 @@ func (c *Core) create(request *pb.WatchCreateRequest, fence *Fence) {
 	c.watches[w.id] = w
 	c.live++
 	c.control(wire.WatchHead{Header: fence.Header, WatchID: w.id, Created: true})
-	if w.spec.Next <= fence.CompactRevision {
+	if w.spec.Next < fence.CompactRevision { // one that starts at it still has everything from there on
 		c.compacted(w, fence.CompactRevision)
 		return
 	}
