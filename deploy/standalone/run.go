@@ -98,7 +98,11 @@ func assemble(ctx context.Context, s *settings, logger *slog.Logger, l listeners
 	}()
 	registry := telemetry.NewRegistry(program)
 	metrics := telemetry.MetricsHandler(registry)
-	memory := bus.NewMemory(bus.Limits{})
+	changes, err := newLane(s.busListen, component(logger, "bus"))
+	if err != nil {
+		return nil, err
+	}
+	a.closers = append(a.closers, changes.close)
 	inProcess := direct.New(program)
 	peers := grpcserver.New(grpcserver.Config{Logger: logger, RecvBytesMax: peerBytesMax, Internal: true}, l.peer...)
 	dial := dialer(s.node.AdvertisePeerURLs.HostPorts(), inProcess)
@@ -107,8 +111,12 @@ func assemble(ctx context.Context, s *settings, logger *slog.Logger, l listeners
 	if err != nil {
 		return nil, err
 	}
+	published, err := a.connect(changes, consensus.Program)
+	if err != nil {
+		return nil, err
+	}
 	a.node, err = consensus.Open(s.node, consensus.Dependencies{
-		Logger: component(logger, consensus.Program), Tracers: tracers, Metrics: registry, Bus: memory.Connect(), SpeakAlways: true,
+		Logger: component(logger, consensus.Program), Tracers: tracers, Metrics: registry, Bus: published, SpeakAlways: true,
 	})
 	if err != nil {
 		return nil, err
@@ -134,6 +142,15 @@ func assemble(ctx context.Context, s *settings, logger *slog.Logger, l listeners
 	a.parts = append(a.parts, peers.Part("peer server"), further.Part("metrics server"))
 	a.parts = append(a.parts, a.proxy.Parts()...)
 	return a, nil
+}
+
+// connect gives a part its connection to the bus, which ends with the process.
+func (a *assembly) connect(changes *lane, name string) (bus.Bus, error) {
+	connection, err := changes.connect(name)
+	if err == nil {
+		a.closers = append(a.closers, connection.Close)
+	}
+	return connection, err
 }
 
 // component is the logger of one of the services.
