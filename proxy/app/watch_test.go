@@ -108,7 +108,7 @@ func TestCompactedWatch(t *testing.T) {
 		r.addNodes(1)
 		r.ready()
 		r.world.mu.Lock()
-		r.world.compact = 1
+		r.world.compact = 2
 		r.world.mu.Unlock()
 		stream, err := pb.NewWatchClient(r.client).Watch(t.Context())
 		require.NoError(t, err)
@@ -116,7 +116,7 @@ func TestCompactedWatch(t *testing.T) {
 		require.True(t, recv(t, stream).Created)
 		response := recv(t, stream)
 		require.True(t, response.Canceled)
-		require.EqualValues(t, 1, response.CompactRevision)
+		require.EqualValues(t, 2, response.CompactRevision)
 		require.NoError(t, stream.CloseSend())
 		_, err = stream.Recv()
 		require.Error(t, err, "the end of the client's side ends the stream")

@@ -121,7 +121,7 @@ func (l *link) run(ctx context.Context) error {
 			return fmt.Errorf("fanout: hub %s: %w", l.hub.Name, err)
 		}
 		l.lane.Taken(response.GetTaken())
-		if counts(response) {
+		if !response.GetMarkAlone() {
 			l.lane.Received()
 		}
 		l.take(response)
@@ -146,13 +146,6 @@ func (l *link) send(ctx context.Context, stream watchv1.Hub_WatchClient) {
 			return // the receiving side hears why
 		}
 	}
-}
-
-// counts tells whether a response is a batch that the taken mark counts, rather than a mark alone: whether it says
-// anything of registrations or of the live position.
-func counts(r *watchv1.HubResponse) bool {
-	return len(r.GetDeliveries()) > 0 || len(r.GetJoined()) > 0 || len(r.GetEnded()) > 0 ||
-		r.GetLiveTo() != 0 || r.GetLeaving()
 }
 
 // take hands out one response: deliveries first, then what ended, so that the live interval covers nothing that the hub

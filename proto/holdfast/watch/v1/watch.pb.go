@@ -205,7 +205,9 @@ type HubResponse struct {
 	// Whether the consensus tier has a leader, as far as the hub hears.
 	HasLeader bool `protobuf:"varint,7,opt,name=has_leader,json=hasLeader,proto3" json:"has_leader,omitempty"`
 	// The hub drains or fell behind: the proxy moves its registrations to another hub.
-	Leaving       bool `protobuf:"varint,8,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	Leaving bool `protobuf:"varint,8,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	// The response carries the taken mark and nothing else: the proxy's own mark does not count it, and it needs no credit.
+	MarkAlone     bool `protobuf:"varint,9,opt,name=mark_alone,json=markAlone,proto3" json:"mark_alone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -292,6 +294,13 @@ func (x *HubResponse) GetHasLeader() bool {
 func (x *HubResponse) GetLeaving() bool {
 	if x != nil {
 		return x.Leaving
+	}
+	return false
+}
+
+func (x *HubResponse) GetMarkAlone() bool {
+	if x != nil {
+		return x.MarkAlone
 	}
 	return false
 }
@@ -448,7 +457,7 @@ const file_holdfast_watch_v1_watch_proto_rawDesc = "" +
 	"\x06no_put\x18\x05 \x01(\bR\x05noPut\x12\x1b\n" +
 	"\tno_delete\x18\x06 \x01(\bR\bnoDelete\x12\x1f\n" +
 	"\vprevious_kv\x18\a \x01(\bR\n" +
-	"previousKv\"\x97\x02\n" +
+	"previousKv\"\xb6\x02\n" +
 	"\vHubResponse\x12\x14\n" +
 	"\x05taken\x18\x01 \x01(\x04R\x05taken\x12;\n" +
 	"\n" +
@@ -460,7 +469,9 @@ const file_holdfast_watch_v1_watch_proto_rawDesc = "" +
 	"\x05ended\x18\x06 \x03(\v2\x18.holdfast.watch.v1.EndedR\x05ended\x12\x1d\n" +
 	"\n" +
 	"has_leader\x18\a \x01(\bR\thasLeader\x12\x18\n" +
-	"\aleaving\x18\b \x01(\bR\aleaving\"\x8e\x01\n" +
+	"\aleaving\x18\b \x01(\bR\aleaving\x12\x1d\n" +
+	"\n" +
+	"mark_alone\x18\t \x01(\bR\tmarkAlone\"\x8e\x01\n" +
 	"\bDelivery\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x03R\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x03R\x02to\x12$\n" +

@@ -214,6 +214,16 @@ func (m *HubResponse) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.MarkAlone {
+		i--
+		if m.MarkAlone {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x48
+	}
 	if m.Leaving {
 		i--
 		if m.Leaving {
@@ -534,6 +544,9 @@ func (m *HubResponse) SizeVT() (n int) {
 		n += 2
 	}
 	if m.Leaving {
+		n += 2
+	}
+	if m.MarkAlone {
 		n += 2
 	}
 	n += len(m.unknownFields)
@@ -1294,6 +1307,26 @@ func (m *HubResponse) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.Leaving = bool(v != 0)
+		case 9:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field MarkAlone", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.MarkAlone = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
