@@ -146,10 +146,10 @@ compose-check:
 	@if command -v docker-compose >/dev/null; then docker-compose -f docker-compose.yml config -q && echo 'docker-compose.yml is valid'; \
 	else echo 'docker-compose is not installed: docker-compose.yml not checked'; fi
 
-## bench: measure against etcd; ROW=put-1000 runs one row
+## bench: measure against etcd; ROW=put-1000 runs one row, BENCH_FLAGS='-runs=5' adds flags
 .PHONY: bench
 bench: build bin/cluster bin/nats-server bin/etcd
-	cd tests && go run ./bench -row='$(ROW)'
+	cd tests && go run ./bench -row='$(ROW)' $(BENCH_FLAGS)
 
 # The tests come last, so that their own lines close the output.
 ## ci: everything that .ci/run checks

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+)
+
+// result is one measurement and one line of the results file.
+type result struct {
+	Row        string  `json:"row"`
+	System     string  `json:"system"`
+	Run        int     `json:"run"` // from 1
+	OpsPerS    float64 `json:"ops_per_s"`
+	P50Ms      float64 `json:"p50_ms"`
+	P99Ms      float64 `json:"p99_ms"`
+	CPUUsPerOp float64 `json:"cpu_us_per_op"` // all processes of the system
+	RSSMB      float64 `json:"rss_mb"`        // the sum of their peaks
+	// ServerCPU and LoadCPU are the share of one processor that the system and the load took.
+	ServerCPU float64 `json:"server_cpu"`
+	LoadCPU   float64 `json:"load_cpu"`
+	// OthersCPU is the share of the servers' processor that anyone else took meanwhile.
+	OthersCPU   float64   `json:"others_cpu"`
+	Connections int       `json:"connections"`
+	Seconds     float64   `json:"seconds"`
+	Time        time.Time `json:"time"`
+}
+
+// loadLimit is the share of its processor from which on the load counts as the limit.
+const loadLimit = 0.9
+
+// loadLimited says that throughput and latency are those of the load, not of the system.
+func (r result) loadLimited() bool { return r.LoadCPU >= loadLimit && r.LoadCPU > r.ServerCPU }
+
+// othersLimit is the share of the servers' processor from which on others disturb a run: throughput and latency suffer, and
+// processor time per operation too, since batches become smaller and caches colder.
+const othersLimit = 0.1
+
+// disturbed says that the machine was not the comparison's own.
+func (r result) disturbed() bool { return r.OthersCPU >= othersLimit }
+
+func (r result) writeLine(w io.Writer) error {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("results: %w", err)
+	}
+	if _, err := w.Write(append(line, '\n')); err != nil {
+		return fmt.Errorf("results: %w", err)
+	}
+	return nil
+}
+
+func (r result) String() string {
+	return fmt.Sprintf("%-24s %-10s run %d: %9.0f ops/s  p50 %7.2f ms  p99 %7.2f ms  cpu %6.1f us/op  rss %6.0f MB  server cpu %3.0f%%  load cpu %3.0f%%  others %3.0f%%",
+		r.Row, r.System, r.Run, r.OpsPerS, r.P50Ms, r.P99Ms, r.CPUUsPerOp, r.RSSMB, 100*r.ServerCPU, 100*r.LoadCPU, 100*r.OthersCPU)
+}

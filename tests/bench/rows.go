@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// row is one comparison.
+type row struct {
+	name, about string
+	nodes       int
+	clients     int
+	connections int
+	prepare     func(ctx context.Context, t *target) error // before the load; nil: nothing
+	load        load
+}
+
+// oneNode ends the names of rows with one node.
+const oneNode = "-one"
+
+// rows are all there are: each with three nodes and with one. Puts have the connections of etcd's published figures; the other
+// rows put many clients on each, as programs do.
+func rows() []row {
+	puts := closedLoop(putAnyKey)
+	three := []row{
+		{name: "put-1", about: "puts of 256 bytes, one client", clients: 1, connections: 1, load: puts},
+		{name: "put-100", about: "puts of 256 bytes, 100 clients", clients: 100, connections: 20, load: puts},
+		{name: "put-1000", about: "puts of 256 bytes, 1000 clients", clients: 1000, connections: 100, load: puts},
+		{
+			name: "range-1000", about: "linearizable reads of single keys, 1000 clients", clients: 1000, connections: 20,
+			prepare: fill, load: closedLoop(rangeAnyKey(false)),
+		},
+		{
+			name: "range-serializable-1000", about: "serializable reads of single keys, 1000 clients", clients: 1000, connections: 20,
+			prepare: fill, load: closedLoop(rangeAnyKey(true)),
+		},
+		{name: "txn-1000", about: "transactions of a compare and a put, 1000 clients", clients: 1000, connections: 20, load: closedLoop(comparePut)},
+		{name: "mixed", about: "etcd's txn-mixed: puts and ranges in transactions, 1000 clients", clients: 1000, connections: 20, load: closedLoop(mixed)},
+		{name: "lease-1000", about: "a grant and a revoke, 1000 clients", clients: 1000, connections: 20, load: closedLoop(grantRevoke)},
+		{name: "keepalive-1000", about: "renewals, 1000 clients with a lease and a stream each", clients: 1000, connections: 20, load: keepAlives},
+		{name: "watch-1000", about: "deliveries of one key's events to 1000 streams, one put after the other", clients: 1000, connections: 20, load: watchers},
+	}
+	all := make([]row, 0, 2*len(three))
+	for _, r := range three {
+		r.nodes = 3
+		all = append(all, r)
+	}
+	for _, r := range three {
+		r.name, r.about, r.nodes = r.name+oneNode, r.about+"; one node", 1
+		all = append(all, r)
+	}
+	return all
+}
+
+// chooseRows are the rows whose name matches.
+func chooseRows(name *regexp.Regexp) []row {
+	return slices.DeleteFunc(rows(), func(r row) bool { return !name.MatchString(r.name) })
+}
+
+// systems are those of the named that can have as many nodes as the row, in the order of systemNames.
+func (r row) systems(named []string) []string {
+	return slices.DeleteFunc(systemNames(), func(name string) bool {
+		sys, err := systemNamed(name)
+		return err != nil || !slices.Contains(named, name) || !slices.Contains(sys.nodes, r.nodes) ||
+			strings.HasSuffix(r.name, oneNode) != (r.nodes == 1)
+	})
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// target is the system as the load sees it: connections, spread evenly over its endpoints.
+type target struct{ conns []*grpc.ClientConn }
+
+const connectTimeout = 20 * time.Second
+
+// responseBytesMax lets large ranges through, as etcd's own client does.
+const responseBytesMax = 1 << 30
+
+// connect returns when all connections stand, so that no run pays for them.
+func connect(ctx context.Context, endpoints []string, connections int) (*target, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	t := &target{}
+	for i := range connections {
+		conn, err := grpc.NewClient("passthrough:///"+endpoints[i%len(endpoints)],
+			grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(responseBytesMax)))
+		if err != nil {
+			return nil, errors.Join(err, t.close())
+		}
+		t.conns = append(t.conns, conn)
+		conn.Connect()
+	}
+	for _, conn := range t.conns {
+		for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
+			if !conn.WaitForStateChange(ctx, state) {
+				return nil, errors.Join(fmt.Errorf("connect %s: %w", conn.Target(), ctx.Err()), t.close())
+			}
+		}
+	}
+	return t, nil
+}
+
+// conn is the connection of the client with that number.
+func (t *target) conn(client int) *grpc.ClientConn { return t.conns[client%len(t.conns)] }
+
+func (t *target) close() error {
+	var errs []error
+	for _, conn := range t.conns {
+		errs = append(errs, conn.Close())
+	}
+	return errors.Join(errs...)
+}
