@@ -1,0 +1,17 @@
+// The lease-service owns the expiry clocks of a Holdfast cluster's leases.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/holdfastdb/holdfast/lease-service/app"
+	"github.com/holdfastdb/holdfast/services/config"
+	"github.com/holdfastdb/holdfast/services/lifecycle"
+)
+
+func main() {
+	os.Exit(lifecycle.Main(app.Program, os.Stderr, func(ctx context.Context) error {
+		return app.Main(ctx, config.Process(os.Args[1:]), os.Stdout, os.Stderr)
+	}))
+}

@@ -1,0 +1,148 @@
+package expiry
+
+import (
+	"math"
+	"time"
+)
+
+// State is what is being done about a lease.
+type State uint8
+
+// The states; see the package comment for the arrows.
+const (
+	Foreign State = iota
+	Live
+	Stopped
+	Deciding
+	Gone
+)
+
+// String is the state's name in lower case.
+func (s State) String() string {
+	return [...]string{"foreign", "live", "stopped", "deciding", "gone"}[s]
+}
+
+// Lease is what is known of one lease.
+type Lease struct {
+	ID   int64
+	TTLS int64
+	// RemainingS is the checkpointed rest in seconds, 0 if there is none.
+	RemainingS int64
+	State      State
+	// Deadline counts in Live, Stopped and Deciding.
+	Deadline time.Duration
+}
+
+// RestS is how long the lease has when its last renewal is not known, in seconds: the checkpointed rest, else the TTL.
+func (l Lease) RestS() int64 {
+	if l.RemainingS > 0 {
+		return min(l.RemainingS, l.TTLS)
+	}
+	return l.TTLS
+}
+
+// Deadline is base and so many seconds, at most the end of time.
+func Deadline(base time.Duration, seconds int64) time.Duration {
+	const secondsMax = math.MaxInt64 / int64(time.Second)
+	if seconds >= secondsMax || time.Duration(seconds)*time.Second > math.MaxInt64-base {
+		return math.MaxInt64
+	}
+	return base + time.Duration(seconds)*time.Second
+}
+
+// slot is a lease in memory.
+type slot struct {
+	Lease
+	// key orders the heap; it is at most Deadline.
+	key time.Duration
+	// pos is the place in the heap, -1 if not there.
+	pos int32
+	// round is the load that last named the lease.
+	round uint32
+}
+
+// Clocks holds all leases. Make one with New.
+type Clocks struct {
+	slots   []slot
+	free    []int32
+	index   map[int64]int32
+	heap    []int32
+	round   uint32
+	running int
+}
+
+// New makes an empty Clocks.
+func New() *Clocks { return &Clocks{index: map[int64]int32{}} }
+
+// Len is how many leases there are.
+func (c *Clocks) Len() int { return len(c.index) }
+
+// Running is how many of them are not Foreign.
+func (c *Clocks) Running() int { return c.running }
+
+// Get gives a lease.
+func (c *Clocks) Get(id int64) (Lease, bool) {
+	i, ok := c.index[id]
+	if !ok {
+		return Lease{}, false
+	}
+	return c.slots[i].Lease, true
+}
+
+// Put adds a lease, Foreign at first, or changes TTL and checkpoint of one that is there; its clock goes on.
+func (c *Clocks) Put(id, ttlS, remainingS int64) {
+	i, ok := c.index[id]
+	if !ok {
+		i = c.take()
+		c.slots[i] = slot{Lease: Lease{ID: id}, pos: -1}
+		c.index[id] = i
+	}
+	s := &c.slots[i]
+	s.TTLS, s.RemainingS, s.round = ttlS, remainingS, c.round
+}
+
+// take gives a free slot.
+func (c *Clocks) take() int32 {
+	if n := len(c.free); n > 0 {
+		i := c.free[n-1]
+		c.free = c.free[:n-1]
+		return i
+	}
+	c.slots = append(c.slots, slot{})
+	return int32(len(c.slots) - 1)
+}
+
+// Remove forgets a lease and tells what it was.
+func (c *Clocks) Remove(id int64) (Lease, bool) {
+	i, ok := c.index[id]
+	if !ok {
+		return Lease{}, false
+	}
+	lease := c.slots[i].Lease
+	c.become(i, Foreign)
+	delete(c.index, id)
+	c.slots[i] = slot{pos: -1}
+	c.free = append(c.free, i)
+	return lease, true
+}
+
+// Each calls fn for every lease, in no order. fn may start and drop clocks, but neither put nor remove leases.
+func (c *Clocks) Each(fn func(Lease)) {
+	for i := range c.slots {
+		if c.slots[i].ID != 0 {
+			fn(c.slots[i].Lease)
+		}
+	}
+}
+
+// BeginLoad begins a round of Put that names every lease; Sweep ends it.
+func (c *Clocks) BeginLoad() { c.round++ }
+
+// Sweep forgets the leases that were not put since BeginLoad.
+func (c *Clocks) Sweep() {
+	for i := range c.slots {
+		if s := &c.slots[i]; s.ID != 0 && s.round != c.round {
+			c.Remove(s.ID)
+		}
+	}
+}

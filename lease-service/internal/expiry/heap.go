@@ -1,0 +1,60 @@
+package expiry
+
+// The heap has four children per node: half as deep as a binary one, and the children share a cache line.
+const children = 4
+
+func (c *Clocks) less(a, b int) bool { return c.slots[c.heap[a]].key < c.slots[c.heap[b]].key }
+
+func (c *Clocks) swap(a, b int) {
+	c.heap[a], c.heap[b] = c.heap[b], c.heap[a]
+	c.slots[c.heap[a]].pos, c.slots[c.heap[b]].pos = int32(a), int32(b)
+}
+
+func (c *Clocks) push(i int32) {
+	c.heap = append(c.heap, i)
+	at := len(c.heap) - 1
+	c.slots[i].pos = int32(at)
+	c.up(at)
+}
+
+// cut takes the element at a place out of the heap.
+func (c *Clocks) cut(pos int32) {
+	at, last := int(pos), len(c.heap)-1
+	if at != last {
+		c.swap(at, last)
+	}
+	c.slots[c.heap[last]].pos = -1
+	c.heap = c.heap[:last]
+	if at < last {
+		c.down(at)
+		c.up(at)
+	}
+}
+
+func (c *Clocks) up(at int) {
+	for at > 0 {
+		parent := (at - 1) / children
+		if !c.less(at, parent) {
+			return
+		}
+		c.swap(at, parent)
+		at = parent
+	}
+}
+
+func (c *Clocks) down(at int) {
+	for {
+		first := at*children + 1
+		least := at
+		for child := first; child < first+children && child < len(c.heap); child++ {
+			if c.less(child, least) {
+				least = child
+			}
+		}
+		if least == at {
+			return
+		}
+		c.swap(at, least)
+		at = least
+	}
+}

@@ -1,0 +1,240 @@
+package owner
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/holdfastdb/holdfast/lease-service/internal/expiry"
+	"github.com/holdfastdb/holdfast/lease-service/internal/ownership"
+	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
+	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
+	leasev1 "github.com/holdfastdb/holdfast/proto/holdfast/lease/v1"
+)
+
+// RemovalDefault is the removal time of the consensus tier as long as no heartbeat told it.
+const RemovalDefault = 2 * time.Second
+
+// Core is the state of one instance. Make one with New.
+type Core struct {
+	self    ownership.Identity
+	history *ownership.History
+	right   ownership.Right
+	clocks  *expiry.Clocks
+
+	loaded   bool
+	sequence uint64
+	// outcome is the highest lease sequence that came with the outcome of a decision.
+	outcome uint64
+	// ticked is when Tick was last called, 0 before the first.
+	ticked time.Duration
+	// stops holds when a client's revoke last stopped a lease, whether the lease is known here yet or not.
+	stops map[int64]time.Duration
+	// clears holds the leases whose checkpoint must be cleared before a keepalive is acknowledged.
+	clears map[int64]bool
+}
+
+// New makes the core of one start of an instance.
+func New(self *feedv1.Instance) *Core {
+	identity := ownership.Identity{Name: self.GetName(), Incarnation: self.GetIncarnation()}
+	return &Core{
+		self: identity, history: ownership.NewHistory(identity, RemovalDefault), clocks: expiry.New(),
+		stops: map[int64]time.Duration{}, clears: map[int64]bool{},
+	}
+}
+
+// Event is something to announce about a lease that this instance owns.
+type Event struct {
+	Kind     leasev1.Kind
+	Lease    int64
+	Sequence uint64
+	TTLS     int64
+	// RemainingS is the rest in whole seconds.
+	RemainingS int64
+	Revision   int64
+}
+
+// Sequence is that of the last change taken in; ok is false before the first table.
+func (c *Core) Sequence() (sequence uint64, ok bool) { return c.sequence, c.loaded }
+
+// View is the newest view, or nil. It is shared and must not be changed.
+func (c *Core) View() *feedv1.View { return c.history.View() }
+
+// Epoch is that of the newest view.
+func (c *Core) Epoch() uint64 { return c.history.View().GetEpoch() }
+
+// Owned is how many leases the instance owns.
+func (c *Core) Owned() int { return c.clocks.Running() }
+
+// Known is how many leases there are.
+func (c *Core) Known() int { return c.clocks.Len() }
+
+// Holds tells whether the instance may acknowledge keepalives at now.
+func (c *Core) Holds(now time.Duration) bool {
+	epoch, ok := c.history.Epoch()
+	return ok && c.right.Holds(now, epoch)
+}
+
+// Serving tells whether the instance is in the view, knows the table and may acknowledge.
+func (c *Core) Serving(now time.Duration) bool {
+	return c.loaded && c.history.Present() && c.Holds(now)
+}
+
+// HeartbeatAge is the time since the sending of the last confirmed heartbeat; ok is false if none counts.
+func (c *Core) HeartbeatAge(now time.Duration) (time.Duration, bool) { return c.right.Age(now) }
+
+// Confirmed takes in the answer to a heartbeat at now.
+func (c *Core) Confirmed(now time.Duration, confirmation ownership.Confirmation) {
+	if c.history.Lengthen(now, confirmation.Removal) {
+		c.retake(now)
+	}
+	c.right.Confirm(c.self, confirmation)
+}
+
+// Leave gives up the right to acknowledge for good.
+func (c *Core) Leave() { c.right.End() }
+
+// Load takes in a table read at one lease sequence. One that is not newer than what is known is ignored.
+func (c *Core) Load(now time.Duration, sequence uint64, view *feedv1.View, leases []*consensusv1.LeaseEntry) {
+	if c.loaded && sequence <= c.sequence {
+		return
+	}
+	c.loaded, c.sequence = true, sequence
+	if news, _ := c.history.Adopt(now, view); news {
+		c.fence()
+	}
+	c.clocks.BeginLoad()
+	for _, entry := range leases {
+		if known, ok := c.clocks.Get(entry.GetId()); ok && known.State == expiry.Gone && sequence >= c.outcome {
+			// It was revoked, and so it has been granted anew.
+			c.clocks.Remove(entry.GetId())
+		}
+		c.clocks.Put(entry.GetId(), entry.GetTtlS(), entry.GetRemainingTtlS())
+	}
+	c.clocks.Sweep()
+	// Between the two sequences any lease may have been revoked and granted anew, so each counts as newly taken.
+	c.retake(now)
+	clear(c.clears)
+}
+
+// Apply takes in the next change of the lease sequence at now and appends what is to be announced to events. The error says
+// that a change is missing before it; then nothing was taken in.
+func (c *Core) Apply(now time.Duration, change *feedv1.LeaseChange, events []Event) ([]Event, error) {
+	switch {
+	case !c.loaded || change.GetSequence() > c.sequence+1:
+		return events, fmt.Errorf("owner: change %d does not follow sequence %d", change.GetSequence(), c.sequence)
+	case change.GetSequence() <= c.sequence:
+		return events, nil
+	}
+	c.sequence = change.GetSequence()
+	switch {
+	case change.GetGranted() != nil:
+		granted := change.GetGranted()
+		events = c.granted(now, granted.GetId(), granted.GetTtlS(), events)
+	case change.GetRevoked() != nil:
+		events = c.revoked(now, change.GetRevoked(), events)
+	case change.GetView() != nil:
+		c.viewed(now, change.GetView())
+	case change.GetCheckpoint() != nil:
+		c.checkpointed(change.GetCheckpoint())
+	}
+	return events, nil
+}
+
+func (c *Core) granted(now time.Duration, id, ttlS int64, events []Event) []Event {
+	c.clocks.Remove(id)
+	c.clocks.Put(id, ttlS, 0)
+	if !c.history.Mine(id) {
+		return events
+	}
+	// Another may have acknowledged a keepalive meant for this lease, taking it for an earlier one of the same id.
+	c.clocks.Start(id, expiry.Deadline(c.base(now, id), ttlS))
+	c.stopAgain(id)
+	return append(events, Event{Kind: leasev1.Kind_KIND_GRANTED, Lease: id, Sequence: c.sequence, TTLS: ttlS, RemainingS: ttlS})
+}
+
+func (c *Core) revoked(now time.Duration, revoked *feedv1.LeaseRevoked, events []Event) []Event {
+	kind := leasev1.Kind_KIND_REVOKED
+	if revoked.GetExpired() {
+		kind = leasev1.Kind_KIND_EXPIRED
+	}
+	for _, id := range revoked.GetIds() {
+		delete(c.stops, id)
+		delete(c.clears, id)
+		lease, ok := c.clocks.Remove(id)
+		if !ok || lease.State == expiry.Foreign {
+			continue
+		}
+		events = append(events, Event{
+			Kind: kind, Lease: id, Sequence: c.sequence, TTLS: lease.TTLS,
+			RemainingS: restS(now, lease.Deadline), Revision: revoked.GetRevision(),
+		})
+	}
+	return events
+}
+
+func (c *Core) checkpointed(checkpoint *feedv1.LeaseCheckpoint) {
+	if lease, ok := c.clocks.Get(checkpoint.GetId()); ok {
+		c.clocks.Put(lease.ID, lease.TTLS, checkpoint.GetRemainingTtlS())
+	}
+	delete(c.clears, checkpoint.GetId())
+}
+
+// viewed takes in a view. Leases that were this instance's under the view before keep their deadlines; the others that are
+// its now are taken over.
+func (c *Core) viewed(now time.Duration, view *feedv1.View) {
+	news, contiguous := c.history.Adopt(now, view)
+	if !news {
+		return
+	}
+	c.fence()
+	clear(c.clears)
+	if !contiguous {
+		c.retake(now)
+		return
+	}
+	c.clocks.Each(func(lease expiry.Lease) {
+		mine := c.history.Mine(lease.ID)
+		switch {
+		case mine && lease.State == expiry.Foreign:
+			c.takeOver(now, lease)
+		case !mine && lease.State != expiry.Foreign:
+			c.clocks.Drop(lease.ID)
+		}
+	})
+}
+
+// fence makes the leases live again that a decision under an earlier epoch was about: in the order of the lease sequence a
+// revoke by it would have come before the view, and after the view it is rejected.
+func (c *Core) fence() {
+	c.clocks.Each(func(lease expiry.Lease) {
+		if c.clocks.Undecide(lease.ID) {
+			c.stopAgain(lease.ID)
+		}
+	})
+}
+
+// retake counts every lease that is this instance's as newly taken.
+func (c *Core) retake(now time.Duration) {
+	c.clocks.Each(func(lease expiry.Lease) {
+		if c.history.Mine(lease.ID) {
+			c.takeOver(now, lease)
+		} else {
+			c.clocks.Drop(lease.ID)
+		}
+	})
+}
+
+func (c *Core) takeOver(now time.Duration, lease expiry.Lease) {
+	c.clocks.Start(lease.ID, expiry.Deadline(c.base(now, lease.ID), lease.RestS()))
+	c.stopAgain(lease.ID)
+}
+
+// base is from when on a lease's TTL counts whose last keepalive is not known here: when nobody else can acknowledge any more.
+func (c *Core) base(now time.Duration, id int64) time.Duration {
+	return max(now, c.history.Settled(id))
+}
+
+// restS is a rest in whole seconds, as etcd tells it: cut off, not rounded. An overdue lease has none.
+func restS(now, deadline time.Duration) int64 {
+	return int64(max(0, deadline-now) / time.Second)
+}

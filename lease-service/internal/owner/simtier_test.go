@@ -1,0 +1,237 @@
+package owner_test
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
+	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
+	"github.com/holdfastdb/holdfast/services/rendezvous"
+)
+
+const (
+	removal = 2 * time.Second
+	ttlMax  = 8 * time.Second
+	// clocks run at rates that differ from the global one by up to half a percent.
+	rateOff = 0.005
+)
+
+// world is the consensus tier, the clients and the network between all.
+type world struct {
+	scheduler
+	t    *testing.T
+	seed uint64
+
+	processes []*process
+	faults    bool
+	clients   bool
+	// majority tells whether the tier can confirm and apply anything.
+	majority bool
+
+	// The replicated state.
+	leases  map[int64]*record
+	changes []*feedv1.LeaseChange
+	view    *feedv1.View
+	// What the leader alone knows.
+	heard map[uint64]heard
+	led   time.Duration
+
+	expired, acknowledged int
+}
+
+// record is a lease with what the checks know of it.
+type record struct {
+	ttl     time.Duration
+	alive   bool // its client still sends keepalives
+	granted time.Duration
+	// sent is when the last keepalive that was acknowledged left its client.
+	sent time.Duration
+	// to is whom the client's proxy holds for the owner, rightly or not.
+	to *process
+	// every is the time between its keepalives.
+	every time.Duration
+}
+
+type heard struct {
+	instance *feedv1.Instance
+	at       time.Duration
+	leaving  bool
+}
+
+func newWorld(t *testing.T, seed uint64) *world {
+	t.Helper()
+	w := &world{
+		scheduler: scheduler{rand: rand.New(rand.NewPCG(seed, 1))}, t: t, seed: seed,
+		faults: true, clients: true, majority: true,
+		leases: map[int64]*record{}, view: &feedv1.View{}, heard: map[uint64]heard{},
+	}
+	for _, name := range []string{"a", "b", "c"} {
+		p := &process{world: w, name: name}
+		w.processes = append(w.processes, p)
+		p.start()
+	}
+	for id := int64(1); id <= 24; id++ {
+		w.after(w.between(0, 5*time.Second), func() { w.grant(id) })
+	}
+	w.look()
+	w.speak()
+	w.after(3*time.Second, w.plague)
+	return w
+}
+
+func (w *world) sequence() uint64 { return uint64(len(w.changes)) }
+
+// commit appends a change and publishes it.
+func (w *world) commit(change *feedv1.LeaseChange) {
+	change.Sequence = w.sequence() + 1
+	w.changes = append(w.changes, change)
+	for _, p := range w.processes {
+		w.toProcess(p, func() { p.hear(change) })
+	}
+}
+
+// speak tells the head of the sequence again and again, so that a lost last change is seen.
+func (w *world) speak() {
+	for _, p := range w.processes {
+		head := w.sequence()
+		w.toProcess(p, func() { p.follower.Told(head) })
+	}
+	w.after(100*time.Millisecond, w.speak)
+}
+
+func (w *world) grant(id int64) {
+	switch {
+	case !w.clients:
+		return
+	case w.leases[id] != nil || !w.majority:
+		w.after(time.Second, func() { w.grant(id) })
+		return
+	}
+	seconds := 2 + w.rand.Int64N(int64(ttlMax/time.Second)-1)
+	r := &record{ttl: time.Duration(seconds) * time.Second, alive: true, granted: w.now, sent: w.now}
+	w.leases[id] = r
+	w.commit(&feedv1.LeaseChange{Change: &feedv1.LeaseChange_Granted{Granted: &feedv1.LeaseGranted{Id: id, TtlS: seconds}}})
+	r.every = w.between(100*time.Millisecond, r.ttl/3)
+	w.after(r.every, func() { w.keepAlive(id, r) })
+}
+
+// keepAlive is a client at work: it asks whom it holds for the owner, often long after that has changed, and dies one day.
+func (w *world) keepAlive(id int64, r *record) {
+	if w.leases[id] != r {
+		w.after(w.between(6*time.Second, 9*time.Second), func() { w.grant(id) })
+		return
+	}
+	r.alive = r.alive && w.clients && !w.chance(4)
+	if r.alive {
+		if owner := w.owner(id); r.to == nil || owner != nil && w.chance(20) {
+			for _, q := range w.processes {
+				if q.name == owner.GetName() {
+					r.to = q
+				}
+			}
+		}
+		sent, p := w.now, r.to
+		if d, ok := w.delay(); ok && p != nil {
+			w.after(d, func() { p.when(func() { p.keepAlive(id, r, sent) }) })
+		}
+	}
+	w.after(r.every, func() { w.keepAlive(id, r) })
+}
+
+func (w *world) owner(id int64) *feedv1.Instance {
+	names := make([]string, len(w.view.GetInstances()))
+	for i, instance := range w.view.GetInstances() {
+		names[i] = instance.GetName()
+	}
+	if i := rendezvous.Owner(id, names); i >= 0 {
+		return w.view.GetInstances()[i]
+	}
+	return nil
+}
+
+// expire applies a decision and checks the promise.
+func (w *world) expire(p *feedv1.Instance, epoch uint64, ids []int64) []consensusv1.ExpireOutcome {
+	outcomes := make([]consensusv1.ExpireOutcome, len(ids))
+	for i, id := range ids {
+		r, owner := w.leases[id], w.owner(id)
+		switch {
+		case r == nil:
+			outcomes[i] = consensusv1.ExpireOutcome_EXPIRE_OUTCOME_NOT_FOUND
+			continue
+		case epoch != w.view.GetEpoch() || owner == nil || owner.GetIncarnation() != p.GetIncarnation():
+			outcomes[i] = consensusv1.ExpireOutcome_EXPIRE_OUTCOME_NOT_OWNER
+			continue
+		}
+		outcomes[i] = consensusv1.ExpireOutcome_EXPIRE_OUTCOME_REVOKED
+		if least := r.sent + time.Duration(float64(r.ttl)*(1-2*rateOff)); w.now < least {
+			w.failf("lease %d of %v expired by %v under epoch %d, %v after the last acknowledged keepalive was sent",
+				id, r.ttl, p, epoch, w.now-r.sent)
+		}
+		w.expired++
+		delete(w.leases, id)
+		w.commit(&feedv1.LeaseChange{Change: &feedv1.LeaseChange_Revoked{Revoked: &feedv1.LeaseRevoked{Ids: []int64{id}, Expired: true}}})
+	}
+	return outcomes
+}
+
+// look changes the view where that is due, as a leader does.
+func (w *world) look() {
+	w.decideView()
+	w.after(100*time.Millisecond, w.look)
+}
+
+func (w *world) decideView() {
+	if !w.majority {
+		return
+	}
+	next := &feedv1.View{Epoch: w.view.GetEpoch() + 1}
+	present := map[string]bool{}
+	for _, instance := range w.view.GetInstances() {
+		stays, released := w.judge(instance)
+		if stays {
+			next.Instances = append(next.Instances, instance)
+			present[instance.GetName()] = true
+			continue
+		}
+		next.Departed = append(next.Departed, &feedv1.Departed{
+			Name: instance.GetName(), Incarnation: instance.GetIncarnation(), Released: released,
+		})
+	}
+	joined := 0
+	for _, p := range w.processes {
+		for _, h := range w.heard {
+			same := slices.ContainsFunc(w.view.GetInstances(), func(i *feedv1.Instance) bool { return i.GetIncarnation() == h.instance.GetIncarnation() })
+			if h.instance == p.instance && !present[p.name] && !same && !h.leaving && w.now-h.at <= removal {
+				next.Instances = append(next.Instances, h.instance)
+				joined++
+			}
+		}
+	}
+	if joined == 0 && len(next.GetDeparted()) == 0 {
+		return
+	}
+	slices.SortFunc(next.Instances, func(a, b *feedv1.Instance) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	w.view = next
+	w.commit(&feedv1.LeaseChange{Change: &feedv1.LeaseChange_View{View: next}})
+}
+
+// judge tells whether an instance stays, and if not whether its right to acknowledge is surely over.
+func (w *world) judge(instance *feedv1.Instance) (stays, released bool) {
+	h, ok := w.heard[instance.GetIncarnation()]
+	last := max(w.led, h.at)
+	switch {
+	case ok && h.leaving:
+		return false, true
+	case w.now-last > removal+removal/10:
+		return false, true
+	}
+	for _, other := range w.heard {
+		if other.instance.GetName() == instance.GetName() && other.instance.GetIncarnation() > instance.GetIncarnation() && !other.leaving {
+			return false, false
+		}
+	}
+	return true, false
+}
