@@ -96,8 +96,8 @@ type assembly struct {
 
 func (a *assembly) close() error {
 	var errs []error
-	for i := len(a.closers) - 1; i >= 0; i-- {
-		errs = append(errs, a.closers[i]())
+	for _, closer := range slices.Backward(a.closers) {
+		errs = append(errs, closer())
 	}
 	return errors.Join(errs...)
 }
@@ -138,7 +138,7 @@ func (a *assembly) buildNode(ctx context.Context, peers grpc.ServiceRegistrar) e
 	if err != nil {
 		return err
 	}
-	a.node, err = consensus.Open(a.settings.node, consensus.Dependencies{
+	a.node, err = consensus.Open(a.settings.node, consensus.Dependencies{ //nolint:contextcheck // closing at a failure must not be cut short
 		Logger: component(a.logger, consensus.Program), Tracers: tracers, Metrics: a.registry, Bus: changes, SpeakAlways: true,
 	})
 	if err != nil {
