@@ -1,6 +1,9 @@
 package app
 
 import (
+	"net"
+	"os"
+
 	"github.com/spf13/pflag"
 
 	"github.com/holdfastdb/holdfast/services/config"
@@ -26,16 +29,12 @@ type Config struct {
 	endpoints         *config.URLs
 }
 
-const (
-	defaultName    = "lease-service"
-	defaultPeerURL = "http://localhost:2390"
-)
+const defaultPeerURL = "http://localhost:2390"
 
 // NewConfig gives the defaults.
 func NewConfig() *Config {
 	return &Config{
-		Name:              defaultName,
-		AdvertisePeerURLs: config.NewURLs(config.Advertise, defaultPeerURL),
+		AdvertisePeerURLs: config.NewURLs(config.Advertise),
 		ListenPeerURLs:    config.NewURLs(config.Listen, defaultPeerURL),
 		ListenMetricsURLs: config.NewURLs(config.Listen),
 		LogLevel:          config.NewLogLevel(),
@@ -46,10 +45,10 @@ func NewConfig() *Config {
 // DeclareProcess declares the flags of an instance that is a process of its own.
 func (c *Config) DeclareProcess(set *config.Set) {
 	set.Group("Lease service", func(f *pflag.FlagSet) {
-		f.StringVar(&c.Name, "name", defaultName, "name of this instance, unlike that of any other")
+		f.StringVar(&c.Name, "name", "", "name of this instance, which no other has (default: the host's name)")
 		f.Var(c.endpoints, "consensus-endpoints", "peer URLs of consensus nodes, http://host:port,...; others are learned from them")
 		f.Var(c.ListenPeerURLs, "listen-peer-urls", "URLs to listen on for proxies")
-		f.Var(c.AdvertisePeerURLs, "advertise-peer-urls", "URL under which proxies reach this instance")
+		f.Var(c.AdvertisePeerURLs, "advertise-peer-urls", "URL to tell to proxies (default: what --listen-peer-urls says)")
 		f.StringVar(&c.NATSURL, "nats-url", "", "NATS servers that carry the change feed, nats://host:port,... (none: direct streams only)")
 	})
 	set.Group("Observing", func(f *pflag.FlagSet) {
@@ -64,15 +63,39 @@ func (c *Config) Finish() error {
 	if len(c.ConsensusEndpoints) == 0 && c.endpoints != nil {
 		c.ConsensusEndpoints = c.endpoints.Strings()
 	}
-	switch {
-	case c.Name == "":
-		return failure.New(failure.Config, "--name is empty: give this instance a name")
-	case len(c.ConsensusEndpoints) == 0:
+	if c.Name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return failure.Wrap(failure.Config, "--name is empty and the host has no name: give this instance a name", err)
+		}
+		c.Name = host
+	}
+	if len(c.ConsensusEndpoints) == 0 {
 		return failure.New(failure.Config, "--consensus-endpoints is missing: name the peer URL of at least one consensus node")
-	case len(c.AdvertisePeerURLs.List()) == 0:
-		return failure.New(failure.Config, "--advertise-peer-urls is empty: proxies need a URL to reach this instance")
+	}
+	if len(c.AdvertisePeerURLs.List()) == 0 {
+		return c.advertiseListened()
 	}
 	return nil
+}
+
+// advertiseListened tells proxies what the instance listens on. An address that stands for all of the host's is no use to
+// others, so the host's name takes its place.
+func (c *Config) advertiseListened() error {
+	listened := c.ListenPeerURLs.HostPorts()
+	if len(listened) == 0 {
+		return failure.New(failure.Config, "--listen-peer-urls is empty: proxies could not reach this instance")
+	}
+	host, port, err := net.SplitHostPort(listened[0])
+	if err != nil {
+		return failure.Wrap(failure.Config, "--listen-peer-urls is malformed", err)
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		if host, err = os.Hostname(); err != nil {
+			return failure.Wrap(failure.Config, "--advertise-peer-urls is missing and the host has no name: say where proxies reach this instance", err)
+		}
+	}
+	return c.AdvertisePeerURLs.Set("http://" + net.JoinHostPort(host, port))
 }
 
 // address is where proxies reach the instance, host:port.
