@@ -130,6 +130,7 @@ func assemble(ctx context.Context, s *settings, logger *slog.Logger, l listeners
 	a.parts = append(a.parts, a.hub.Parts()...)
 	a.parts = append(a.parts, a.lease.Parts()...)
 	a.parts = append(a.parts, a.proxy.Parts()...)
+	a.parts = append(a.parts, a.node.LastPart())
 	return a, nil
 }
 
