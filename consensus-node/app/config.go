@@ -32,6 +32,8 @@ type Config struct {
 	RequestBytesMax     uint
 	// FeedBufferBytes bounds the newest changes kept in memory for watch-hubs that fill a gap.
 	FeedBufferBytes uint
+	// logSegmentBytes is the size of the log's segments; 0 is the log's default. Tests do without 64 MiB of zeros for each node.
+	logSegmentBytes int64
 
 	// What follows is declared by DeclareProcess, for a node that is a process of its own.
 

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/outbox"
 	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
+	"github.com/holdfastdb/holdfast/services/bus"
 	"github.com/holdfastdb/holdfast/services/telemetry"
 )
 
@@ -24,7 +26,9 @@ func (n *Node) publish(ctx context.Context) error {
 	subject := ChangesSubject(n.clusterID)
 	tracer := n.deps.Tracers.Tracer("consensus-node")
 	turned := make(chan struct{}, 1)
-	go n.signalLeadership(ctx, turned)
+	var signalling sync.WaitGroup
+	signalling.Go(func() { n.signalLeadership(ctx, turned) })
+	defer signalling.Wait()
 	speaks := func() bool { return n.deps.SpeakAlways || n.raft.Status().Leader == n.memberID }
 	outbox.Publish(ctx, n.ring.Cursor(n.speaker, outbox.BusMessageBytesMax), speaks, turned, func(message *feedv1.Message) {
 		data, err := message.MarshalVT()
@@ -33,7 +37,12 @@ func (n *Node) publish(ctx context.Context) error {
 			return
 		}
 		span := publishSpan(ctx, tracer, subject, message)
-		err = n.deps.Bus.Publish(subject, nil, data)
+		var header bus.Header
+		if span != nil {
+			header = bus.Header{}
+			telemetry.Inject(trace.ContextWithSpan(ctx, span), header)
+		}
+		err = n.deps.Bus.Publish(subject, header, data)
 		if span != nil {
 			if err != nil {
 				span.RecordError(err)

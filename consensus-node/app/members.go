@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -62,9 +63,7 @@ func (n *Node) followMembers() error {
 		}
 	}
 	if list.IsRemoved(n.memberID) {
-		return failure.New(failure.Removed, fmt.Sprintf(
-			"member %x was removed from the cluster: remove its data directory %s, and add it again under a new id if it is to come back",
-			n.memberID, n.cfg.DataDir))
+		return n.errRemoved()
 	}
 	peers := map[uint64][]string{}
 	for _, m := range members {
@@ -84,6 +83,15 @@ func (n *Node) followMembers() error {
 	n.peers = peers
 	return nil
 }
+
+func (n *Node) errRemoved() error {
+	return failure.New(failure.Removed, fmt.Sprintf(
+		"member %x was removed from the cluster: remove its data directory %s, and add it again under a new id if it is to come back",
+		n.memberID, n.cfg.DataDir))
+}
+
+// removed is told by another member that this one is no longer of the cluster. This one may never see the entry that says so.
+func (n *Node) removed() { n.fail(n.errRemoved()) }
 
 // isRemoved tells whether a member was removed for good.
 func (n *Node) isRemoved(id uint64) bool {
@@ -126,8 +134,11 @@ func (n *Node) recordSelf(ctx context.Context) bool {
 // tellLeader asks the leader to record what this member says of itself.
 func tellLeader(ctx context.Context, leader member.Member, me *consensusv1.Member) error {
 	endpoints, err := hostPorts(leader.PeerURLs)
-	if err != nil || len(endpoints) == 0 {
-		return fmt.Errorf("no leader to tell: %w", err)
+	if err != nil {
+		return err
+	}
+	if len(endpoints) == 0 {
+		return errors.New("no leader to tell")
 	}
 	conn, err := grpcclient.Dial(grpcclient.Config{}, endpoints...)
 	if err != nil {

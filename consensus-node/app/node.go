@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -79,8 +80,11 @@ func Open(cfg *Config, deps Dependencies) (*Node, error) {
 	n.log = deps.Logger.With(n.disk.logAttrs()...)
 	n.memberID, n.clusterID = n.disk.state.Metadata.NodeID, n.disk.state.Metadata.ClusterID
 	if err := n.build(); err != nil {
-		return nil, errors.Join(err, n.disk.close())
+		return nil, errors.Join(err, n.Close())
 	}
+	// Reading log and database took far more memory than the node needs from here on.
+	n.disk.state.Entries = nil
+	debug.FreeOSMemory()
 	return n, nil
 }
 
@@ -124,7 +128,7 @@ func (n *Node) build() error {
 func (n *Node) buildRaft(applied, appliedTerm uint64) error {
 	wire := transport.Config{
 		ID: n.memberID, ClusterID: n.clusterID, Name: n.cfg.Name, Dir: n.cfg.snapDir(), Logger: n.log,
-		Removed: n.isRemoved, OnRemoved: n.changed,
+		Removed: n.isRemoved, OnRemoved: n.removed,
 	}
 	n.transport = transport.New(wire)
 	state := n.disk.state
@@ -177,12 +181,12 @@ func (n *Node) Healthy(ctx context.Context) error {
 	return nil
 }
 
-// Parts are the node's work in the order of its start.
+// Parts are the node's work in the order of its start. Servers come after them, and LastPart after the servers.
 func (n *Node) Parts() []lifecycle.Part {
 	return []lifecycle.Part{
 		{Name: "data directory", Run: n.watchFailure},
 		{Name: "transport", Stop: func(context.Context) error { n.transport.Close(); return nil }},
-		{Name: "apply", Run: n.machine.Run},
+		{Name: "apply", Run: n.runApply},
 		{Name: "raft", Run: n.runRaft, Stop: n.handOver},
 		{Name: "proposals", Run: n.packer.Run},
 		{Name: "leases", Run: n.server.RunLeases},
@@ -191,10 +195,22 @@ func (n *Node) Parts() []lifecycle.Part {
 	}
 }
 
+// LastPart gives leadership away. It belongs behind the servers, so that it is the first to stop: the successor's messages still
+// arrive then, and the calls that come meanwhile are sent on to it.
+func (n *Node) LastPart() lifecycle.Part { return lifecycle.Part{Name: "leadership", Stop: n.handOver} }
+
 // Close writes what is pending and lets the data directory go. Call it after the Parts have ended.
 func (n *Node) Close() error {
-	n.machine.Close()
-	return n.disk.close()
+	if n.transport != nil {
+		n.transport.Close() // a second time where the Parts ran, which does nothing
+	}
+	if n.machine != nil {
+		n.machine.Close()
+	}
+	if err := n.disk.close(); err != nil {
+		return failure.Wrap(failure.Storage, "the data directory was not closed cleanly", err)
+	}
+	return nil
 }
 
 func (n *Node) refresh() {
@@ -216,8 +232,21 @@ func (n *Node) watchFailure(ctx context.Context) error {
 	case err := <-n.failed:
 		return err
 	case <-ctx.Done():
+	}
+	select { // what failed while the other parts stopped
+	case err := <-n.failed:
+		return err
+	default:
 		return nil
 	}
+}
+
+// runApply is the node's own work. What it can fail at is the database.
+func (n *Node) runApply(ctx context.Context) error {
+	if err := n.machine.Run(ctx); err != nil {
+		return failure.Wrap(failure.Storage, "the node cannot go on", err)
+	}
+	return nil
 }
 
 func (n *Node) runRaft(ctx context.Context) error {
@@ -241,12 +270,9 @@ func (n *Node) handOver(ctx context.Context) error {
 // proposer is the raft loop as the packer sees it.
 type proposer struct{ node *Node }
 
-func (p proposer) Propose(ctx context.Context, data []byte) error {
-	_, err := p.node.raft.Propose(ctx, data)
-	return err
+func (p proposer) Propose(ctx context.Context, data []byte) (propose.Position, error) {
+	position, err := p.node.raft.Propose(ctx, data)
+	return propose.Position(position), err
 }
 
 func (p proposer) Term() uint64 { return p.node.raft.Status().Term }
-
-// closing bounds what is done at the very end, when the process's own context has ended.
-func closing() context.Context { return context.Background() }

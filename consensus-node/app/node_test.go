@@ -35,6 +35,7 @@ func testConfig(t *testing.T, dir string, args ...string) *Config {
 	_, err := set.Parse(config.Source{Args: args})
 	require.NoError(t, err)
 	require.NoError(t, cfg.Finish())
+	cfg.logSegmentBytes = 1 << 20
 	return cfg
 }
 
@@ -148,6 +149,7 @@ func read[T any, M interface {
 
 // TestContract is the one suite for both bindings of the Consensus contract.
 func TestContract(t *testing.T) {
+	t.Parallel()
 	node := runNode(t, testConfig(t, t.TempDir()))
 	for name, conn := range map[string]grpc.ClientConnInterface{"direct": node.direct, "network": node.network} {
 		t.Run(name, func(t *testing.T) {
@@ -331,6 +333,7 @@ func suiteLeases(t *testing.T, conn grpc.ClientConnInterface, name string) {
 
 // What was acknowledged is there after a restart, under the same identity.
 func TestRestartKeepsWhatWasAcknowledged(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	node := runNode(t, testConfig(t, dir))
 	c := newCaller(t, node.direct)
@@ -349,6 +352,7 @@ func TestRestartKeepsWhatWasAcknowledged(t *testing.T) {
 }
 
 func TestCompactionIsPhysicalOnRequest(t *testing.T) {
+	t.Parallel()
 	node := runNode(t, testConfig(t, t.TempDir()))
 	c := newCaller(t, node.direct)
 	for range 20 {
@@ -363,6 +367,7 @@ func TestCompactionIsPhysicalOnRequest(t *testing.T) {
 }
 
 func TestOpenRefusals(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	node := runNode(t, testConfig(t, dir))
 	deps := Dependencies{Logger: slog.New(slog.DiscardHandler), Tracers: noop.NewTracerProvider()}

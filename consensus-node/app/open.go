@@ -1,11 +1,13 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -30,6 +32,9 @@ type disk struct {
 
 // openDisk takes the data directory, making it if it is not there. Its errors are one line each: of kind Config for what the
 // operator can mend by choosing otherwise, of kind Storage for damage.
+//
+// A process may have been killed at any point of an earlier start: a log without a database, or with first entries but without a
+// term, is a cluster that has not begun; see unborn.
 func openDisk(cfg *Config, options store.Options) (*disk, error) {
 	if err := cfg.checkDataDir(); err != nil {
 		return nil, err
@@ -48,19 +53,22 @@ func openDisk(cfg *Config, options store.Options) (*disk, error) {
 		}
 	}
 	d := &disk{}
-	if d.log, d.state, err = wal.Open(vfs.OS{}, cfg.logDir(), wal.Options{}); err != nil {
+	if d.log, d.state, err = wal.Open(vfs.OS{}, cfg.logDir(), wal.Options{SegmentBytes: cfg.logSegmentBytes}); err != nil {
 		return nil, openError(cfg, "raft log", err)
 	}
 	if err := d.openStore(cfg, options); err != nil {
-		return nil, errors.Join(err, d.log.Close())
+		return nil, errors.Join(err, d.close())
 	}
 	if err := d.checkIdentity(cfg, first); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	if d.empty() {
-		d.bootstrap, err = bootstrapPeers(cfg, first)
+	if d.unborn() {
+		d.state.Entries = nil
+		if d.bootstrap, err = bootstrapPeers(cfg, first); err != nil {
+			return nil, errors.Join(err, d.close())
+		}
 	}
-	return d, err
+	return d, nil
 }
 
 // firstMembers computes the members of --initial-cluster with etcd's ids.
@@ -116,7 +124,7 @@ func createLog(cfg *Config, first []member.Member) error {
 	}
 	log, err := wal.Create(vfs.OS{}, cfg.logDir(), wal.Metadata{
 		ClusterID: member.ClusterID(first), NodeID: self.ID, Incarnation: uint64(time.Now().UnixNano()),
-	}, wal.Options{})
+	}, wal.Options{SegmentBytes: cfg.logSegmentBytes})
 	if err != nil {
 		return openError(cfg, "raft log", err)
 	}
@@ -138,8 +146,10 @@ func (d *disk) openStore(cfg *Config, options store.Options) error {
 	if d.store, err = store.Open(cfg.databasePath(), options); err != nil {
 		return openError(cfg, "database", err)
 	}
-	d.meta, err = d.store.Meta()
-	return err
+	if d.meta, err = d.store.Meta(); err != nil {
+		return openError(cfg, "database", err)
+	}
+	return nil
 }
 
 // adoptImage puts a received image in the database's place where the node ended between marking its log and installing it.
@@ -151,7 +161,7 @@ func (d *disk) adoptImage(cfg *Config) error {
 		}
 		image := raftnode.IncomingImage(cfg.snapDir(), mark)
 		if _, statErr := os.Stat(image); statErr == nil && meta.Index < mark {
-			if err := os.Rename(image, cfg.databasePath()); err != nil {
+			if err := errors.Join(os.Rename(image, cfg.databasePath()), syncDir(cfg.snapDir())); err != nil {
 				return openError(cfg, "database", err)
 			}
 		}
@@ -162,23 +172,59 @@ func (d *disk) adoptImage(cfg *Config) error {
 	return nil
 }
 
+// closeMax bounds the closing of the data directory: on a disk that hangs, or with a reader that never ends, the process ends
+// all the same. What is lost then is in the log.
+const closeMax = 5 * time.Second
+
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	f, err := os.Open(filepath.Clean(dir))
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
 func (d *disk) close() error {
-	return errors.Join(d.store.Close(closing()), d.log.Close())
+	ctx, cancel := context.WithTimeout(context.Background(), closeMax) // the process's own context has ended
+	defer cancel()
+	closed := make(chan error, 1)
+	go func() {
+		var err error
+		if d.store != nil {
+			err = d.store.Close(ctx)
+		}
+		closed <- errors.Join(err, d.log.Close())
+	}()
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done():
+	}
+	select { // the store may have just given up, and the log may close
+	case err := <-closed:
+		return err
+	case <-time.After(closeMax / 10):
+		return errors.New("the data directory could not be closed in time")
+	}
 }
 
-// empty tells whether nothing was ever written: then the cluster begins.
-func (d *disk) empty() bool {
-	return d.state.Snapshot.Index == 0 && len(d.state.Entries) == 0 && raft.IsEmptyHardState(d.state.HardState) && d.meta.Index == 0
+// unborn tells whether this member has never promised anything: then the cluster begins. The hard state is written behind the
+// first entries and made durable with them, so entries without one were never acknowledged to anybody.
+func (d *disk) unborn() bool {
+	return d.state.Snapshot.Index == 0 && raft.IsEmptyHardState(d.state.HardState) && d.meta.Index == 0
 }
 
-// checkIdentity refuses a directory that belongs to another cluster: its id differs from what the flags make, and its member list
-// does not know this name either. (After members changed, the flags of the beginning make another id, and that is fine.)
+// checkIdentity refuses a directory that belongs to another cluster or member: its ids differ from what the flags make, and its
+// member list does not give this name to its member either. (After members changed, the flags of the beginning make other
+// ids, and that is fine.)
 func (d *disk) checkIdentity(cfg *Config, first []member.Member) error {
-	if d.state.Metadata.ClusterID == member.ClusterID(first) {
+	self, err := cfg.self(first)
+	if err == nil && d.state.Metadata.ClusterID == member.ClusterID(first) && d.state.Metadata.NodeID == self.ID {
 		return nil
 	}
 	known := false
-	err := d.store.ForEach(member.Bucket, func(key, value []byte) error {
+	err = d.store.ForEach(member.Bucket, func(key, value []byte) error {
 		m, err := member.ParseRow(key, value)
 		if err == nil && m.ID == d.state.Metadata.NodeID && (m.Name == "" || m.Name == cfg.Name) {
 			known = true

@@ -85,9 +85,12 @@ func run(ctx context.Context, cfg *Config, logger *slog.Logger, stdout io.Writer
 	admin := grpcserver.New(grpcserver.Config{Logger: logger, HTTP: n.httpHandler(telemetry.MetricsHandler(registry))}, listeners.admin...)
 	n.RegisterAdmin(admin)
 	metrics := grpcserver.New(grpcserver.Config{Logger: logger, HTTP: n.httpHandler(telemetry.MetricsHandler(registry))}, listeners.metrics...)
-	parts := append(n.Parts(), peers.Part("peer server"), admin.Part("admin server"), metrics.Part("metrics server"))
+	parts := append(n.Parts(), peers.Part("peer server"), admin.Part("admin server"), metrics.Part("metrics server"), n.LastPart())
 	group := lifecycle.NewGroup(logger, 0, parts...)
-	go n.announceReady(ctx, group.Ready(), admin, stdout)
+	announcing, cancel := context.WithCancel(ctx)
+	announced := make(chan struct{})
+	go func() { defer close(announced); n.announceReady(announcing, group.Ready(), admin, stdout) }()
+	defer func() { cancel(); <-announced }()
 	return group.Run(ctx)
 }
 
@@ -147,10 +150,8 @@ func (n *Node) announceReady(ctx context.Context, started <-chan struct{}, admin
 	case <-ctx.Done():
 		return
 	}
-	for n.Healthy(ctx) != nil {
-		if ctx.Err() != nil {
-			return
-		}
+	if n.Healthy(ctx) != nil { // it waits as long as there is no leader; what ends it is the node's end
+		return
 	}
 	admin.SetServing(true)
 	n.log.Info("ready to serve client requests")

@@ -127,7 +127,7 @@ func (n *node) commit(change *feedv1.LeaseChange) {
 func (n *node) grant(id, ttl int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.leases[id] = &consensusv1.LeaseEntry{Id: id, TtlS: ttl}
+	n.leases[id] = &consensusv1.LeaseEntry{Id: id, TtlS: ttl, GrantedSequence: uint64(len(n.changes)) + 1}
 	n.commit(&feedv1.LeaseChange{Change: &feedv1.LeaseChange_Granted{Granted: &feedv1.LeaseGranted{Id: id, TtlS: ttl}}})
 }
 
@@ -146,7 +146,9 @@ func (n *node) remove(id int64, expired bool) {
 func (n *node) checkpoint(id, rest int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.leases[id] = &consensusv1.LeaseEntry{Id: id, TtlS: n.leases[id].GetTtlS(), RemainingTtlS: rest}
+	n.leases[id] = &consensusv1.LeaseEntry{
+		Id: id, TtlS: n.leases[id].GetTtlS(), RemainingTtlS: rest, GrantedSequence: n.leases[id].GetGrantedSequence(),
+	}
 	n.commit(&feedv1.LeaseChange{Change: &feedv1.LeaseChange_Checkpoint{Checkpoint: &feedv1.LeaseCheckpoint{Id: id, RemainingTtlS: rest}}})
 }
 
@@ -323,7 +325,8 @@ func (n *node) ExpireLeases(ctx context.Context, request *consensusv1.ExpireLeas
 		switch {
 		case n.leases[id] == nil:
 			outcome = consensusv1.ExpireOutcome_EXPIRE_OUTCOME_NOT_FOUND
-		case request.GetEpoch() != n.view.GetEpoch() || !n.owns(request, id):
+		case request.GetEpoch() != n.view.GetEpoch() || !n.owns(request, id) ||
+			request.GetDecidedSequence() < n.leases[id].GetGrantedSequence():
 			outcome = consensusv1.ExpireOutcome_EXPIRE_OUTCOME_NOT_OWNER
 		default:
 			n.remove(id, true)

@@ -57,15 +57,19 @@ func (s *step) revokeLease(id int64, expired bool) error {
 }
 
 // expire revokes those of the leases that the speaker owns, each in a revision
-// of its own. What it does not own is for it to decide anew, or for another.
+// of its own. What it does not own is for it to decide anew, or for another; so
+// is a lease that was granted after the decision, which was about an earlier
+// one of the same id.
 func (s *step) expire(cmd *journalv1.LeaseExpire) (answer, error) {
 	claim := lease.Claim{Name: cmd.GetName(), Incarnation: cmd.GetIncarnation(), Epoch: cmd.GetEpoch()}
+	decided := cmd.GetDecidedSequence()
 	resp := &consensusv1.ExpireLeasesResponse{Outcomes: make([]consensusv1.ExpireOutcome, len(cmd.GetIds()))}
 	for i, id := range cmd.GetIds() {
+		l, ok := s.m.leases.Get(id)
 		switch {
-		case !s.m.leases.Exists(id):
+		case !ok:
 			resp.Outcomes[i] = consensusv1.ExpireOutcome_EXPIRE_OUTCOME_NOT_FOUND
-		case !s.m.leases.Owns(claim, id):
+		case !s.m.leases.Owns(claim, id), decided != 0 && l.GrantedSequence > decided:
 			resp.Outcomes[i] = consensusv1.ExpireOutcome_EXPIRE_OUTCOME_NOT_OWNER
 		default:
 			if err := s.revokeLease(id, true); err != nil {

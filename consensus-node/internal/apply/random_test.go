@@ -320,8 +320,13 @@ func (g *generator) ownerCommand(v *apply.View) *journalv1.Command {
 			Epoch:       epoch, Name: who.GetName(), Incarnation: who.GetIncarnation(),
 		}}}
 	}
+	var decided uint64
+	if sequence := v.Leases.Sequence(); !g.flip() {
+		decided = sequence - min(sequence, g.Uint64N(10))
+	}
 	return &journalv1.Command{Command: &journalv1.Command_LeaseExpire{LeaseExpire: &journalv1.LeaseExpire{
 		Ids: []int64{g.lease(), g.lease(), g.lease()}, Epoch: epoch, Name: who.GetName(), Incarnation: who.GetIncarnation(),
+		DecidedSequence: decided,
 	}}}
 }
 

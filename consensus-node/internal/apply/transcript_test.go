@@ -285,7 +285,8 @@ func viewText(v *apply.View) string {
 		if o := v.Leases.Owner(l.ID); o != nil {
 			owner = o.Name
 		}
-		fmt.Fprintf(&out, "  lease %d ttl %d rest %d keys %q owner %s\n", l.ID, l.TTLS, l.RemainingTTLS, v.Leases.Keys(l.ID), owner)
+		fmt.Fprintf(&out, "  lease %d granted %d ttl %d rest %d keys %q owner %s\n",
+			l.ID, l.GrantedSequence, l.TTLS, l.RemainingTTLS, v.Leases.Keys(l.ID), owner)
 	}
 	for _, m := range v.Members.Members() {
 		fmt.Fprintf(&out, "member %+v\n", m)

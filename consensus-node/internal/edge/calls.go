@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -35,10 +34,21 @@ func (s *Server) Calls(stream consensusv1.Consensus_CallsServer) error {
 		return err
 	}
 	lane := credit.NewLane(answerLimits, func(a *consensusv1.Answer) int { return len(a.GetResponse()) + len(a.GetMessage()) + 32 })
-	group, ctx := errgroup.WithContext(stream.Context())
-	group.Go(func() error { return sendAnswers(ctx, stream, lane) })
-	group.Go(func() error { return s.receiveCalls(ctx, stream, lane, first) })
-	return endOfStream(group.Wait())
+	defer lane.Close() // answers that come later reach nobody
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	// The first of the two that ends, or an answer that found no room, ends the stream. Nobody waits for the receiver: it sits
+	// in Recv, which returns when the handler has.
+	ended, overflow := make(chan error, 2), make(chan error, 1)
+	go func() { ended <- sendAnswers(ctx, stream, lane) }()
+	c := &callStream{server: s, stream: stream, lane: lane, overflow: overflow, flight: newFlight(flightCallsMax, flightBytesMax)}
+	go func() { ended <- c.receive(ctx, first) }()
+	select {
+	case err := <-ended:
+		return endOfStream(err)
+	case err := <-overflow:
+		return err
+	}
 }
 
 func (s *Server) checkHello(hello *consensusv1.Hello) error {
@@ -65,32 +75,45 @@ func sendAnswers(ctx context.Context, stream consensusv1.Consensus_CallsServer, 
 	}
 }
 
-func (s *Server) receiveCalls(
-	ctx context.Context, stream consensusv1.Consensus_CallsServer, lane *credit.Lane[*consensusv1.Answer], batch *consensusv1.CallBatch,
-) error {
-	overflow := make(chan error, 1)
-	reply := func(answer *consensusv1.Answer) {
-		if err := lane.Put(answer); err != nil {
-			select {
-			case overflow <- status.Error(codes.ResourceExhausted, "too many answers wait for this proxy"):
-			default:
-			}
-		}
-	}
+// callStream is one proxy's stream.
+type callStream struct {
+	server   *Server
+	stream   consensusv1.Consensus_CallsServer
+	lane     *credit.Lane[*consensusv1.Answer]
+	flight   *flight
+	overflow chan<- error // capacity 1
+}
+
+// receive takes batches until the stream ends. While too many calls are unanswered it takes no further one, and the proxy's
+// credit runs out; every call is answered within a bound of time, so that does not last.
+func (c *callStream) receive(ctx context.Context, batch *consensusv1.CallBatch) error {
 	for {
-		select {
-		case err := <-overflow:
-			return err
-		default:
-		}
-		lane.Taken(batch.GetTaken())
-		if len(batch.GetCalls()) > 0 {
-			lane.Received()
-			s.dispatch(ctx, batch.GetCalls(), reply)
+		c.lane.Taken(batch.GetTaken())
+		if calls := batch.GetCalls(); len(calls) > 0 {
+			bytes := 0
+			for _, call := range calls {
+				bytes += len(call.GetRequest())
+			}
+			if err := c.flight.begin(ctx, len(calls), bytes); err != nil {
+				return err
+			}
+			c.lane.Received()
+			c.server.dispatch(ctx, calls, c.answer)
 		}
 		var err error
-		if batch, err = stream.Recv(); err != nil {
+		if batch, err = c.stream.Recv(); err != nil {
 			return fmt.Errorf("receiving calls: %w", err)
+		}
+	}
+}
+
+// answer is the stream's reply. An answer without room would be lost, so the stream ends.
+func (c *callStream) answer(call *consensusv1.Call, answer *consensusv1.Answer) {
+	c.flight.end(len(call.GetRequest()))
+	if err := c.lane.Put(answer); errors.Is(err, credit.ErrFull) {
+		select {
+		case c.overflow <- status.Error(codes.ResourceExhausted, "too many answers wait for this proxy"):
+		default: // it ends already
 		}
 	}
 }

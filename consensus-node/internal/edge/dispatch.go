@@ -9,37 +9,53 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/holdfastdb/holdfast/consensus-node/internal/propose"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/raftnode"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/store"
 	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
 	"github.com/holdfastdb/holdfast/services/failure"
 )
 
 // reply takes the one answer to a call. It does not block.
-type reply func(*consensusv1.Answer)
+type reply func(*consensusv1.Call, *consensusv1.Answer)
 
 // dispatch starts the calls of one batch. Writes are queued in their order; the linearizable reads share one read index.
 func (s *Server) dispatch(ctx context.Context, calls []*consensusv1.Call, reply reply) {
-	var linear []read
+	var linear, local []read
+	learner := s.cfg.Raft.Status().Learner
 	for _, call := range calls {
+		if learner && !servedByLearner(call.GetMethod()) {
+			reply(call, s.elsewhere(ctx, call, 0))
+			continue
+		}
 		if call.GetRequireLeader() && s.cfg.Raft.Status().Leader == 0 {
-			reply(s.failed(ctx, call, rpctypes.ErrGRPCNoLeader))
+			reply(call, s.failed(ctx, call, rpctypes.ErrGRPCNoLeader))
 			continue
 		}
 		work, err := s.parse(call)
 		switch {
 		case err != nil:
-			reply(s.failed(ctx, call, err))
+			reply(call, s.failed(ctx, call, err))
 		case work.write != nil:
 			s.submit(ctx, call, work, reply)
 		case work.linear:
 			linear = append(linear, read{call: call, run: work.read, long: work.long})
 		default:
-			go s.readNow(ctx, read{call: call, run: work.read, long: work.long}, reply)
+			local = append(local, read{call: call, run: work.read, long: work.long})
 		}
+	}
+	if len(local) > 0 {
+		go s.readLocal(ctx, local, reply)
 	}
 	if len(linear) > 0 {
 		go s.readLinear(ctx, linear, reply)
 	}
+}
+
+// servedByLearner tells what a learner answers: what is asked of it as one member. Its state may lag without bound, so it
+// serves no reads.
+func servedByLearner(method consensusv1.Method) bool {
+	return method == consensusv1.Method_METHOD_STATUS || method == consensusv1.Method_METHOD_HASH_KV
 }
 
 // answer encodes a response.
@@ -53,27 +69,43 @@ func (s *Server) answer(call *consensusv1.Call, response proto.Message, revision
 
 // failed encodes an error as the client will see it.
 func (s *Server) failed(ctx context.Context, call *consensusv1.Call, err error) *consensusv1.Answer {
-	st := status.Convert(s.failures.Map(ctx, call.GetMethod().String(), err))
+	st := status.Convert(s.mapped(ctx, call.GetMethod().String(), err))
 	return &consensusv1.Answer{Id: call.GetId(), Code: uint32(st.Code()), Message: st.Message()}
 }
 
-// refused encodes the failure of a write that raft never took.
+// mapped gives the client's error, with a line in the log for what is kept back.
+func (s *Server) mapped(ctx context.Context, method string, err error) error {
+	return s.failures.Map(ctx, method, waitError(err))
+}
+
+// elsewhere encodes that nothing was done with a call here, and who may do it; leader is 0 if nobody is known.
+func (s *Server) elsewhere(ctx context.Context, call *consensusv1.Call, leader uint64) *consensusv1.Answer {
+	answer := s.failed(ctx, call, rpctypes.ErrGRPCNotLeader)
+	answer.NotProposed, answer.Leader = true, leader
+	return answer
+}
+
+// refused encodes the failure of a write that did not happen and never will. It may be sent elsewhere where only this node's
+// part in the cluster was in the way; a time-out or a full queue is the client's to know.
 func (s *Server) refused(ctx context.Context, call *consensusv1.Call, err error) *consensusv1.Answer {
 	var notLeader *raftnode.NotLeaderError
 	switch {
 	case errors.As(err, &notLeader):
-		answer := s.failed(ctx, call, rpctypes.ErrGRPCNotLeader)
-		answer.NotProposed, answer.Leader = true, notLeader.Leader
-		return answer
+		return s.elsewhere(ctx, call, notLeader.Leader)
 	case errors.Is(err, raftnode.ErrTooManyUncommitted):
 		return s.failed(ctx, call, rpctypes.ErrGRPCRequestTooManyRequests)
+	case errors.Is(err, propose.ErrLost):
+		return s.elsewhere(ctx, call, s.cfg.Raft.Status().Leader)
 	case errors.Is(err, raftnode.ErrDropped), errors.Is(err, raftnode.ErrStopped), errors.Is(err, rpctypes.ErrGRPCStopped):
-		answer := s.failed(ctx, call, rpctypes.ErrGRPCNotLeader)
-		answer.NotProposed = true
-		return answer
+		return s.elsewhere(ctx, call, 0)
 	}
 	return s.failed(ctx, call, err)
 }
 
-// waitError gives the client's error for a read whose wait ended.
-func waitError(err error) error { return failure.FromWait(err) }
+// waitError gives the client's error for a call whose wait ended.
+func waitError(err error) error {
+	if errors.Is(err, raftnode.ErrStopped) || errors.Is(err, store.ErrClosed) {
+		return rpctypes.ErrGRPCStopped
+	}
+	return failure.FromWait(err)
+}

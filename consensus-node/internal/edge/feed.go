@@ -33,7 +33,7 @@ func (s *Server) Feed(_ *consensusv1.FeedRequest, stream consensusv1.Consensus_F
 func (s *Server) History(request *consensusv1.HistoryRequest, stream consensusv1.Consensus_HistoryServer) error {
 	view, err := s.cfg.Node.AtRevision(stream.Context(), request.GetUpToRevision())
 	if err != nil {
-		return waitError(err)
+		return s.mapped(stream.Context(), "History", err)
 	}
 	upTo := request.GetUpToRevision()
 	if upTo <= 0 {
@@ -44,8 +44,11 @@ func (s *Server) History(request *consensusv1.HistoryRequest, stream consensusv1
 	if n := int(request.GetMessageBytesMax()); n > 0 {
 		h.bytesMax = min(n, feedBytesMax)
 	}
-	return h.run()
+	return s.mapped(stream.Context(), "History", h.run(stream.Context()))
 }
+
+// historyStepMax bounds the revisions that one step reads from the store: the view it reads from holds old pages back.
+const historyStepMax = 10_000
 
 // history is one History call on its way.
 type history struct {
@@ -56,9 +59,12 @@ type history struct {
 	bytesMax int
 }
 
-func (h *history) run() error {
+func (h *history) run(ctx context.Context) error {
 	position := h.request.GetAfterRevision()
 	for position < h.upTo {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		revisions, ok := h.server.cfg.Ring.After(position, h.bytesMax)
 		var err error
 		switch {
@@ -91,23 +97,30 @@ func (h *history) fromRing(position int64, revisions []*feedv1.Revision) (int64,
 
 // fromStore sends one message of revisions from the MVCC history, up to where the ring begins.
 func (h *history) fromStore(position int64) (int64, error) {
-	view, err := h.server.cfg.Node.Current()
+	revisions, reached, err := h.readStore(position)
 	if err != nil {
 		return 0, err
+	}
+	// Without a view in the hand: the follower may be slow to take the message.
+	return reached, h.send(position, reached, revisions)
+}
+
+// readStore reads one message of revisions. What lies below the compact revision is gone; the change at the
+// compact revision itself is kept, a deletion too.
+func (h *history) readStore(position int64) ([]*feedv1.Revision, int64, error) {
+	view, err := h.server.cfg.Node.Current()
+	if err != nil {
+		return nil, 0, err
 	}
 	defer view.Release()
 	if position+1 < view.KV.CompactRevision() {
-		return 0, status.Error(codes.OutOfRange, rpctypes.ErrorDesc(rpctypes.ErrGRPCCompacted))
+		return nil, 0, status.Error(codes.OutOfRange, rpctypes.ErrorDesc(rpctypes.ErrGRPCCompacted))
 	}
-	last := min(h.upTo, view.KV.Revision())
+	last := min(h.upTo, view.KV.Revision(), position+historyStepMax)
 	if base, _ := h.server.cfg.Ring.Span(); base > position {
 		last = min(last, base)
 	}
-	revisions, reached, err := h.collect(view, position, last)
-	if err != nil {
-		return 0, err
-	}
-	return reached, h.send(position, reached, revisions)
+	return h.collect(view, position, last)
 }
 
 // collect reads the wanted revisions of (position, last] up to the bytes of one message, and says how far that went.
@@ -153,6 +166,7 @@ func feedRevision(rev int64, events []mvcc.Event) *feedv1.Revision {
 func (h *history) send(from, to int64, revisions []*feedv1.Revision) error {
 	message := h.server.cfg.Ring.Cursor(h.server.cfg.Speaker, h.bytesMax).Heartbeat()
 	message.PreviousRevision, message.LastRevision, message.Revisions = from, to, revisions
+	message.HeadRevision = max(message.GetHeadRevision(), to) // the store may be ahead of the ring for a moment
 	return h.stream.Send(message)
 }
 
@@ -200,16 +214,18 @@ func (s *Server) PreviousValues(ctx context.Context, request *consensusv1.Previo
 	for _, key := range request.GetKeys() {
 		newest = max(newest, key.GetModRevision())
 	}
-	view, err := s.cfg.Node.AtRevision(ctx, newest)
+	bounded, cancel := context.WithTimeout(ctx, s.cfg.Limits.RequestTimeout)
+	defer cancel()
+	view, err := s.cfg.Node.AtRevision(bounded, newest)
 	if err != nil {
-		return nil, waitError(err)
+		return nil, s.mapped(ctx, "PreviousValues", err)
 	}
 	defer view.Release()
 	response := &consensusv1.PreviousValuesResponse{Kvs: make([][]byte, len(request.GetKeys()))}
 	for i, key := range request.GetKeys() {
 		kv, err := valueAt(view, key.GetKey(), key.GetModRevision())
 		if err != nil {
-			return nil, err
+			return nil, s.mapped(ctx, "PreviousValues", err)
 		}
 		if kv != nil {
 			response.Kvs[i], err = proto.Marshal(kv)

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -21,32 +22,46 @@ type Leases struct {
 
 	mu     sync.Mutex
 	keeper *liveness.Keeper
-	// changing is held while one change of view is on its way.
-	changing sync.Mutex
+	led    uint64 // the term in which this node leads, as far as the keeper was told, or 0
+	// changing holds a token while one change of view is on its way.
+	changing chan struct{}
 }
 
 // NewLeases makes it; now reads a clock that goes on while the machine sleeps.
 func NewLeases(now func() time.Duration) *Leases {
-	return &Leases{now: now, keeper: liveness.New()}
+	return &Leases{now: now, keeper: liveness.New(), changing: make(chan struct{}, 1)}
+}
+
+// at runs f on the keeper as of the given leadership (0: this node does not lead). Whoever uses the keeper says so first: between two
+// of its own terms another leader may have confirmed heartbeats that this keeper never saw, and what it heard before
+// must not decide.
+func (l *Leases) at(term uint64, f func(keeper *liveness.Keeper, now time.Duration)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	if term < l.led && term != 0 {
+		return // asked by someone who read the leadership before it was lost and won again
+	}
+	if term != l.led {
+		l.led = term
+		l.keeper.Follow()
+		if term != 0 {
+			l.keeper.Lead(now)
+		}
+	}
+	f(l.keeper, now)
 }
 
 // RunLeases follows leadership and changes the view when it is due, until the context ends.
 func (s *Server) RunLeases(ctx context.Context) error {
 	ticker := time.NewTicker(liveness.Margin / 2)
 	defer ticker.Stop()
-	led := uint64(0) // the term in which this node leads, or 0
 	for {
-		leadership, changed := s.cfg.Raft.Leadership()
-		term := uint64(0)
-		if leadership.Leader == s.cfg.MemberID {
-			term = leadership.Term
-		}
-		if term != led {
-			led = term
-			s.turn(led != 0)
-		}
-		if led != 0 {
-			s.changeView(ctx)
+		_, changed := s.cfg.Raft.Leadership()
+		if term := s.ledTerm(); term != 0 {
+			s.changeView(ctx, term)
+		} else {
+			s.cfg.Leases.at(0, func(*liveness.Keeper, time.Duration) {})
 		}
 		select {
 		case <-ticker.C:
@@ -57,36 +72,31 @@ func (s *Server) RunLeases(ctx context.Context) error {
 	}
 }
 
-func (s *Server) turn(leads bool) {
+// changeView proposes the change of view that is due under the leadership of a term, if any, and waits for it. A change that is
+// lost is decided anew.
+func (s *Server) changeView(ctx context.Context, term uint64) {
 	l := s.cfg.Leases
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.keeper.Follow()
-	if leads {
-		l.keeper.Lead(l.now())
+	bounded, cancel := context.WithTimeout(ctx, s.cfg.Limits.RequestTimeout)
+	defer cancel()
+	select {
+	case l.changing <- struct{}{}:
+		defer func() { <-l.changing }()
+	case <-bounded.Done():
+		return
 	}
-}
-
-// changeView proposes the change of view that is due, if any, and waits for it. A change that is lost is decided anew.
-func (s *Server) changeView(ctx context.Context) {
-	l := s.cfg.Leases
-	l.changing.Lock()
-	defer l.changing.Unlock()
 	view, err := s.cfg.Node.Current()
 	if err != nil {
 		return
 	}
 	cluster := view.Leases.Cluster()
 	view.Release()
-	l.mu.Lock()
-	change := l.keeper.Decide(l.now(), cluster)
-	l.mu.Unlock()
+	var change *journalv1.ViewChange
+	l.at(term, func(keeper *liveness.Keeper, now time.Duration) { change = keeper.Decide(now, cluster) })
 	if change == nil {
 		return
 	}
-	bounded, cancel := context.WithTimeout(ctx, s.cfg.Limits.RequestTimeout)
-	defer cancel()
-	write := propose.Write{Command: &journalv1.Command{Command: &journalv1.Command_ViewChange{ViewChange: change}}}
+	// Only in the term it was decided in: under another leader in between an instance that is to go may have been confirmed.
+	write := propose.Write{Command: &journalv1.Command{Command: &journalv1.Command_ViewChange{ViewChange: change}}, Term: term}
 	if _, err := s.propose(bounded, write); err != nil {
 		s.cfg.Logger.Warn("the view of the lease-service was not changed", "epoch", cluster.GetEpoch(), "error", err)
 	}
@@ -97,9 +107,18 @@ func (s *Server) errNotLeader() error {
 	return status.Errorf(codes.FailedPrecondition, "member %x does not lead", s.cfg.MemberID)
 }
 
-func (s *Server) leads() bool { return s.cfg.Raft.Status().Leader == s.cfg.MemberID }
+func (s *Server) leads() bool { return s.ledTerm() != 0 }
 
-// LeaseHeartbeat confirms an instance: only after a read-index round that began after the heartbeat arrived.
+// ledTerm is the term in which this node leads, or 0 if it does not.
+func (s *Server) ledTerm() uint64 {
+	if status := s.cfg.Raft.Status(); status.Leader == s.cfg.MemberID {
+		return status.Term
+	}
+	return 0
+}
+
+// LeaseHeartbeat confirms an instance: only after a read-index round that began after the heartbeat arrived, and only if this node
+// led all the time, so that what it heard counts for whoever decides about the instance next.
 func (s *Server) LeaseHeartbeat(
 	ctx context.Context, request *consensusv1.LeaseHeartbeatRequest,
 ) (*consensusv1.LeaseHeartbeatResponse, error) {
@@ -107,22 +126,23 @@ func (s *Server) LeaseHeartbeat(
 	if instance.GetName() == "" || instance.GetIncarnation() == 0 {
 		return nil, status.Error(codes.InvalidArgument, "a heartbeat needs a name and an incarnation")
 	}
-	if !s.leads() {
+	term := s.ledTerm()
+	if term == 0 {
 		return nil, s.errNotLeader()
 	}
-	l := s.cfg.Leases
-	l.mu.Lock()
-	l.keeper.Heartbeat(l.now(), instance, request.GetLeave())
-	l.mu.Unlock()
-	s.changeView(ctx)
+	s.cfg.Leases.at(term, func(keeper *liveness.Keeper, now time.Duration) {
+		keeper.Heartbeat(now, instance, request.GetLeave())
+	})
+	// A confirmation that takes longer than the right it gives is of no use.
 	bounded, cancel := context.WithTimeout(ctx, liveness.Removal)
 	defer cancel()
+	s.changeView(bounded, term)
 	view, err := s.cfg.Node.Linearize(bounded)
 	if err != nil {
-		return nil, waitError(err)
+		return nil, s.mapped(ctx, "LeaseHeartbeat", err)
 	}
 	defer view.Release()
-	if !s.leads() {
+	if s.ledTerm() != term {
 		return nil, s.errNotLeader()
 	}
 	return &consensusv1.LeaseHeartbeatResponse{
@@ -134,6 +154,7 @@ func (s *Server) LeaseHeartbeat(
 func (s *Server) ExpireLeases(ctx context.Context, request *consensusv1.ExpireLeasesRequest) (*consensusv1.ExpireLeasesResponse, error) {
 	outcome, err := s.proposeForOwner(ctx, &journalv1.Command{Command: &journalv1.Command_LeaseExpire{LeaseExpire: &journalv1.LeaseExpire{
 		Ids: request.GetIds(), Epoch: request.GetEpoch(), Name: request.GetName(), Incarnation: request.GetIncarnation(),
+		DecidedSequence: request.GetDecidedSequence(),
 	}}})
 	if err != nil {
 		return nil, err
@@ -172,17 +193,19 @@ func (s *Server) proposeForOwner(ctx context.Context, command *journalv1.Command
 	switch {
 	case err == nil:
 		return outcome, nil
-	case outcome.NotProposed:
+	case outcome.NotProposed && !s.leads(), errors.Is(err, propose.ErrLost):
 		return outcome, s.errNotLeader()
 	}
-	return outcome, s.failures.Map(ctx, "lease", waitError(err))
+	return outcome, s.mapped(ctx, "lease", err)
 }
 
 // ReadLeases says which leases exist, at a read index taken after the call arrived.
 func (s *Server) ReadLeases(ctx context.Context, request *consensusv1.ReadLeasesRequest) (*consensusv1.ReadLeasesResponse, error) {
-	view, err := s.cfg.Node.Linearize(ctx)
+	bounded, cancel := context.WithTimeout(ctx, s.cfg.Limits.RequestTimeout)
+	defer cancel()
+	view, err := s.cfg.Node.Linearize(bounded)
 	if err != nil {
-		return nil, waitError(err)
+		return nil, s.mapped(ctx, "ReadLeases", err)
 	}
 	defer view.Release()
 	response := &consensusv1.ReadLeasesResponse{Sequence: view.Leases.Sequence(), TtlS: make([]int64, len(request.GetIds()))}
@@ -201,7 +224,7 @@ const leasePageMax = 10_000
 func (s *Server) LeaseTable(ctx context.Context, request *consensusv1.LeaseTableRequest) (*consensusv1.LeaseTableResponse, error) {
 	view, err := s.cfg.Node.AtLeaseSequence(ctx, request.GetMinSequence())
 	if err != nil {
-		return nil, waitError(err)
+		return nil, s.mapped(ctx, "LeaseTable", err)
 	}
 	defer view.Release()
 	limit := min(int(request.GetLimit()), leasePageMax)
@@ -213,7 +236,9 @@ func (s *Server) LeaseTable(ctx context.Context, request *consensusv1.LeaseTable
 		Sequence: view.Leases.Sequence(), View: view.Leases.Cluster(), More: more, Leases: make([]*consensusv1.LeaseEntry, len(leases)),
 	}
 	for i, lease := range leases {
-		response.Leases[i] = &consensusv1.LeaseEntry{Id: lease.ID, TtlS: lease.TTLS, RemainingTtlS: lease.RemainingTTLS}
+		response.Leases[i] = &consensusv1.LeaseEntry{
+			Id: lease.ID, TtlS: lease.TTLS, RemainingTtlS: lease.RemainingTTLS, GrantedSequence: lease.GrantedSequence,
+		}
 	}
 	return response, nil
 }
@@ -227,11 +252,12 @@ func (s *Server) SetMember(ctx context.Context, member *consensusv1.Member) (*co
 		Id: member.GetId(), Name: member.GetName(), ClientUrls: member.GetClientUrls(),
 	}}}
 	outcome, err := s.propose(ctx, propose.Write{Command: command})
-	if outcome.NotProposed {
+	switch {
+	case err == nil:
+	case outcome.NotProposed && !s.leads(), errors.Is(err, propose.ErrLost):
 		return nil, s.errNotLeader()
-	}
-	if err != nil {
-		return nil, s.failures.Map(ctx, "SetMember", waitError(err))
+	default:
+		return nil, s.mapped(ctx, "SetMember", err)
 	}
 	return &consensusv1.SetMemberResponse{}, nil
 }

@@ -33,7 +33,7 @@ func (s *Server) parseMaintenance(call *consensusv1.Call) (work, error) {
 		if err != nil {
 			return work{}, err
 		}
-		return work{read: s.hashRead(request)}, nil
+		return work{read: s.hashRead(request), long: true}, nil
 	case consensusv1.Method_METHOD_ALARM:
 		return s.parseAlarm(call)
 	case consensusv1.Method_METHOD_MOVE_LEADER:
@@ -41,7 +41,7 @@ func (s *Server) parseMaintenance(call *consensusv1.Call) (work, error) {
 		if err != nil {
 			return work{}, err
 		}
-		return work{read: s.moveLeader(request)}, nil
+		return work{read: s.moveLeader(request), long: true}, nil
 	default:
 		return work{}, fmt.Errorf("%s is no maintenance call", call.GetMethod())
 	}
@@ -113,6 +113,9 @@ func (s *Server) parseAlarm(call *consensusv1.Call) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
+	if len(call.GetRequest()) > s.cfg.Limits.RequestBytesMax {
+		return work{}, rpctypes.ErrGRPCRequestTooLarge
+	}
 	return work{write: &journalv1.Command{Command: &journalv1.Command_Alarm{Alarm: call.GetRequest()}}}, alarmShape(request)
 }
 
@@ -123,6 +126,9 @@ func alarmShape(request *pb.AlarmRequest) error {
 	}
 	return nil
 }
+
+// errTransferTimeout is etcd's text, under the code that etcd gives to what its table of errors does not hold.
+var errTransferTimeout = status.Error(codes.Unknown, "etcdserver: request timed out, leader transfer took too long")
 
 func (s *Server) moveLeader(request *pb.MoveLeaderRequest) readFunc {
 	return func(ctx context.Context, view *node.View) (proto.Message, int64, error) {
@@ -136,8 +142,8 @@ func (s *Server) moveLeader(request *pb.MoveLeaderRequest) readFunc {
 		bounded, cancel := context.WithTimeout(ctx, s.cfg.Limits.RequestTimeout)
 		defer cancel()
 		if err := s.cfg.Raft.TransferLeader(bounded, target.ID); err != nil {
-			return nil, 0, rpctypes.ErrGRPCTimeout
+			return nil, 0, errTransferTimeout
 		}
-		return &pb.MoveLeaderResponse{Header: s.header(view.KV.Revision(), s.term())}, view.KV.Revision(), nil
+		return &pb.MoveLeaderResponse{}, 0, nil // without a header, as etcd's
 	}
 }

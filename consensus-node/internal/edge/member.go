@@ -4,6 +4,7 @@ import (
 	"context"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -34,13 +35,16 @@ func unary[T any, M interface {
 	*T
 	proto.Message
 }](ctx context.Context, m *Member, method consensusv1.Method, request proto.Message) (M, error) {
+	if s := m.server; s.cfg.Raft.Status().Learner && !servedByLearner(method) {
+		return nil, rpctypes.ErrGRPCNotSupportedForLearner
+	}
 	data, err := proto.Marshal(request)
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "request cannot be encoded: %v", err)
 	}
 	answers := make(chan *consensusv1.Answer, 1)
 	call := &consensusv1.Call{Method: method, Request: data}
-	m.server.dispatch(ctx, []*consensusv1.Call{call}, func(answer *consensusv1.Answer) { answers <- answer })
+	m.server.dispatch(ctx, []*consensusv1.Call{call}, func(_ *consensusv1.Call, answer *consensusv1.Answer) { answers <- answer })
 	select {
 	case answer := <-answers:
 		if answer.GetCode() != 0 {

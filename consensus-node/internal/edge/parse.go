@@ -150,11 +150,7 @@ func (s *Server) parseLease(call *consensusv1.Call) (work, error) {
 	case consensusv1.Method_METHOD_LEASE_GRANT:
 		return s.parseGrant(call)
 	case consensusv1.Method_METHOD_LEASE_REVOKE:
-		if _, err := decode[pb.LeaseRevokeRequest](call); err != nil {
-			return work{}, err
-		}
-		// Not refused under pressure: revokes are what frees space.
-		return work{write: &journalv1.Command{Command: &journalv1.Command_LeaseRevoke{LeaseRevoke: call.GetRequest()}}}, nil
+		return s.parseRevoke(call)
 	case consensusv1.Method_METHOD_LEASE_TIME_TO_LIVE:
 		request, err := decode[pb.LeaseTimeToLiveRequest](call)
 		if err != nil {
@@ -166,6 +162,27 @@ func (s *Server) parseLease(call *consensusv1.Call) (work, error) {
 	default:
 		return work{}, fmt.Errorf("%s is no lease call", call.GetMethod())
 	}
+}
+
+// parseRevoke refuses no revoke under pressure: revokes are what frees space.
+func (s *Server) parseRevoke(call *consensusv1.Call) (work, error) {
+	request, err := decode[pb.LeaseRevokeRequest](call)
+	if err != nil {
+		return work{}, err
+	}
+	if len(call.GetRequest()) > s.cfg.Limits.RequestBytesMax {
+		return work{}, rpctypes.ErrGRPCRequestTooLarge
+	}
+	view, err := s.cfg.Node.Current()
+	if err != nil {
+		return work{}, err
+	}
+	defer view.Release()
+	const keysPackedMax = 32 // a lease with more keys goes alone into its entry, as a long transaction does
+	return work{
+		write:     &journalv1.Command{Command: &journalv1.Command_LeaseRevoke{LeaseRevoke: call.GetRequest()}},
+		exclusive: len(view.Leases.Keys(request.GetID())) > keysPackedMax,
+	}, nil
 }
 
 func (s *Server) parseGrant(call *consensusv1.Call) (work, error) {

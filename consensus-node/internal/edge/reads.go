@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.opentelemetry.io/otel/attribute"
@@ -26,7 +27,7 @@ func (s *Server) readLinear(ctx context.Context, reads []read, reply reply) {
 	view, err := s.cfg.Node.Linearize(bounded)
 	if err != nil {
 		for _, r := range reads {
-			reply(s.failed(ctx, r.call, waitError(err)))
+			reply(r.call, s.failed(ctx, r.call, err))
 		}
 		return
 	}
@@ -37,33 +38,60 @@ func (s *Server) readLinear(ctx context.Context, reads []read, reply reply) {
 			go s.readOwn(ctx, r, reply)
 			continue
 		}
-		reply(s.run(ctx, r, view))
+		reply(r.call, s.run(ctx, r, view))
 	}
-	reply(s.run(ctx, reads[last], view))
+	reply(reads[last].call, s.run(ctx, reads[last], view))
 }
 
 // readOwn answers one read from a newer view than its batch was given, which is as linearizable.
 func (s *Server) readOwn(ctx context.Context, r read, reply reply) {
 	view, err := s.cfg.Node.Current()
 	if err != nil {
-		reply(s.failed(ctx, r.call, err))
+		reply(r.call, s.failed(ctx, r.call, err))
 		return
 	}
 	defer view.Release()
-	reply(s.run(ctx, r, view))
+	reply(r.call, s.run(ctx, r, view))
+}
+
+// readLocal answers the serializable reads of one batch. Those that are long or have to wait get a goroutine of their own.
+func (s *Server) readLocal(ctx context.Context, reads []read, reply reply) {
+	view, err := s.cfg.Node.Current()
+	if err != nil {
+		for _, r := range reads {
+			reply(r.call, s.failed(ctx, r.call, err))
+		}
+		return
+	}
+	defer view.Release()
+	for _, r := range reads {
+		if r.long || r.call.GetMinRevision() > view.KV.Revision() {
+			go s.readNow(ctx, r, reply)
+			continue
+		}
+		reply(r.call, s.run(ctx, r, view))
+	}
 }
 
 // readNow answers a serializable read, never from before the revision that the caller has seen.
 func (s *Server) readNow(ctx context.Context, r read, reply reply) {
-	bounded, cancel := context.WithTimeout(ctx, s.cfg.Limits.RequestTimeout)
+	bounded, cancel := context.WithTimeout(ctx, s.patience(r.call))
 	defer cancel()
 	view, err := s.cfg.Node.AtRevision(bounded, r.call.GetMinRevision())
 	if err != nil {
-		reply(s.failed(ctx, r.call, waitError(err)))
+		reply(r.call, s.failed(ctx, r.call, err))
 		return
 	}
 	defer view.Release()
-	reply(s.run(ctx, r, view))
+	reply(r.call, s.run(ctx, r, view))
+}
+
+// patience is how long a read may wait: no longer than its caller does.
+func (s *Server) patience(call *consensusv1.Call) time.Duration {
+	if ms := call.GetTimeoutMs(); ms > 0 {
+		return min(s.cfg.Limits.RequestTimeout, time.Duration(ms)*time.Millisecond)
+	}
+	return s.cfg.Limits.RequestTimeout
 }
 
 func (s *Server) run(ctx context.Context, r read, view *node.View) *consensusv1.Answer {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/protobuf/proto"
 
 	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
@@ -54,9 +55,13 @@ func (r *Registry) add(a *consensusv1.Announcement) uint64 {
 	return r.next
 }
 
+// set replaces what a service said of itself, unless its stream has ended: a last message may be read after that.
 func (r *Registry) set(id uint64, a *consensusv1.Announcement) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if _, joined := r.services[id]; !joined {
+		return
+	}
 	r.services[id] = a
 	r.wake()
 }
@@ -136,7 +141,7 @@ func (s *Server) tellTopology(ctx context.Context, stream consensusv1.Consensus_
 		case <-changed:
 		case <-leaderChanged:
 		case <-s.cfg.Raft.Stopped():
-			return s.failures.Map(ctx, "Join", context.Canceled)
+			return rpctypes.ErrGRPCStopped
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

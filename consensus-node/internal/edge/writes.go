@@ -23,19 +23,19 @@ func (s *Server) submit(ctx context.Context, call *consensusv1.Call, w work, rep
 		}
 		switch {
 		case outcome.NotProposed:
-			reply(s.refused(ctx, call, outcome.Err))
+			reply(call, s.refused(ctx, call, outcome.Err))
 		case outcome.Err != nil:
-			reply(s.failed(ctx, call, outcome.Err))
+			reply(call, s.failed(ctx, call, outcome.Err))
 		case w.after != nil:
 			go func() {
 				if err := w.after(ctx); err != nil {
-					reply(s.failed(ctx, call, waitError(err)))
+					reply(call, s.failed(ctx, call, err))
 					return
 				}
-				reply(s.applied(call, outcome))
+				reply(call, s.applied(call, outcome))
 			}()
 		default:
-			reply(s.applied(call, outcome))
+			reply(call, s.applied(call, outcome))
 		}
 	}
 	s.cfg.Packer.Submit(write)

@@ -2,6 +2,7 @@ package lease_test
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -135,13 +136,46 @@ func TestOwns(t *testing.T) {
 	require.Empty(t, table.Cluster().Departed)
 }
 
-// The bytes are those of etcd's leasepb.Lease.
+// Granted again, an id has a new lease: its number in the sequence tells.
+func TestGrantedSequence(t *testing.T) {
+	table := lease.New()
+	granted := func() uint64 {
+		change, err := table.Grant(1, 5)
+		require.NoError(t, err)
+		l, _ := table.Get(1)
+		require.Equal(t, change.Sequence, l.GrantedSequence)
+		return l.GrantedSequence
+	}
+	require.EqualValues(t, 1, granted())
+	_, err := table.Checkpoint(1, 3)
+	require.NoError(t, err)
+	l, _ := table.Get(1)
+	require.EqualValues(t, 1, l.GrantedSequence, "a checkpoint grants nothing")
+	_, err = table.Revoke(1, false, 0)
+	require.NoError(t, err)
+	require.EqualValues(t, 4, granted())
+}
+
+// A database that lost the sequence and not the leases goes on after them.
+func TestRestoreGoesOnAfterEveryGrant(t *testing.T) {
+	leases := []lease.Lease{{ID: 1, TTLS: 5, GrantedSequence: 9}, {ID: 2, TTLS: 5, GrantedSequence: 4}, {ID: 3, TTLS: 5}}
+	require.EqualValues(t, 9, lease.Restore(lease.Load{Leases: leases}).Sequence())
+	table := lease.Restore(lease.Load{Leases: leases, Sequence: 12})
+	require.EqualValues(t, 12, table.Sequence())
+	page, _ := table.Page(0, 10)
+	require.Equal(t, leases, page)
+}
+
+// The bytes are those of etcd's leasepb.Lease, and one field more.
 func TestRows(t *testing.T) {
 	key, value := lease.Row(lease.Lease{ID: 1, TTLS: 300, RemainingTTLS: 7})
 	require.Equal(t, []byte{0, 0, 0, 0, 0, 0, 0, 1}, key)
 	require.Equal(t, []byte{0x08, 0x01, 0x10, 0xac, 0x02, 0x18, 0x07}, value)
+	_, granted := lease.Row(lease.Lease{ID: 1, TTLS: 300, RemainingTTLS: 7, GrantedSequence: 200})
+	require.Equal(t, append(slices.Clone(value), 0xa0, 0x06, 0xc8, 0x01), granted, "field 100")
 	for _, l := range []lease.Lease{
 		{ID: 1, TTLS: 300, RemainingTTLS: 7},
+		{ID: 2, TTLS: 300, GrantedSequence: math.MaxUint64},
 		{ID: math.MinInt64, TTLS: lease.TTLMaxS},
 		{ID: -1},
 	} {

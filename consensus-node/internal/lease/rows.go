@@ -32,6 +32,9 @@ const (
 	fieldID        protowire.Number = 1
 	fieldTTL       protowire.Number = 2
 	fieldRemaining protowire.Number = 3
+	// fieldGranted is this project's own, far from what etcd may add: etcd skips
+	// fields that it does not know.
+	fieldGranted protowire.Number = 100
 )
 
 // RowKey is the key of a lease in Bucket: its id, big-endian.
@@ -39,11 +42,13 @@ func RowKey(id int64) []byte {
 	return binary.BigEndian.AppendUint64(nil, uint64(id))
 }
 
-// Row is the row of a lease in Bucket, in the format of etcd's leasepb.Lease.
+// Row is the row of a lease in Bucket, in the format of etcd's leasepb.Lease
+// and with one field more.
 func Row(l Lease) (key, value []byte) {
 	value = appendField(nil, fieldID, l.ID)
 	value = appendField(value, fieldTTL, l.TTLS)
 	value = appendField(value, fieldRemaining, l.RemainingTTLS)
+	value = appendField(value, fieldGranted, int64(l.GrantedSequence))
 	return RowKey(l.ID), value
 }
 
@@ -55,7 +60,8 @@ func appendField(dst []byte, field protowire.Number, v int64) []byte {
 	return protowire.AppendVarint(dst, uint64(v))
 }
 
-// ParseRow is the reverse of Row. Fields it does not know are skipped.
+// ParseRow is the reverse of Row. Fields it does not know are skipped, and a row
+// that etcd wrote has no GrantedSequence.
 func ParseRow(key, value []byte) (Lease, error) {
 	var l Lease
 	for rest := value; len(rest) > 0; {
@@ -83,6 +89,8 @@ func ParseRow(key, value []byte) (Lease, error) {
 			l.TTLS = int64(v)
 		case fieldRemaining:
 			l.RemainingTTLS = int64(v)
+		case fieldGranted:
+			l.GrantedSequence = v
 		default:
 		}
 	}

@@ -19,6 +19,10 @@ type Lease struct {
 	// RemainingTTLS is what an owner recorded of the rest, in seconds; 0 if
 	// nothing was recorded since the lease was last renewed.
 	RemainingTTLS int64
+	// GrantedSequence is the number of the grant in the lease sequence: it tells
+	// the lease from a later one of the same id. 0 if the lease comes from a
+	// database that does not record it.
+	GrantedSequence uint64
 }
 
 // attachment is one key on one lease. The trees order ids by their bits, as
@@ -91,7 +95,7 @@ func (t *Table) Grant(id, ttlS int64) (*feedv1.LeaseChange, error) {
 		Sequence: t.next(),
 		Change:   &feedv1.LeaseChange_Granted{Granted: &feedv1.LeaseGranted{Id: id, TtlS: ttlS}},
 	}
-	t.leases.Set(uint64(id), Lease{ID: id, TTLS: ttlS})
+	t.leases.Set(uint64(id), Lease{ID: id, TTLS: ttlS, GrantedSequence: change.Sequence})
 	return change, nil
 }
 
@@ -176,7 +180,9 @@ type Load struct {
 	Keys func(fn func(key string, lease int64))
 }
 
-// Restore makes a table from what was stored.
+// Restore makes a table from what was stored. The sequence goes on beyond every
+// grant, also where it was not stored with them: a lease that seems to be
+// granted after all decisions could not expire.
 func Restore(l Load) *Table {
 	t := New()
 	t.sequence = l.Sequence
@@ -185,6 +191,7 @@ func Restore(l Load) *Table {
 	}
 	for _, lease := range l.Leases {
 		t.leases.Set(uint64(lease.ID), lease)
+		t.sequence = max(t.sequence, lease.GrantedSequence)
 	}
 	if l.Keys != nil {
 		l.Keys(func(key string, lease int64) {

@@ -70,6 +70,7 @@ func (k *Keeper) Decide(now time.Duration, view *feedv1.View) *journalv1.ViewCha
 	if !k.leading {
 		return nil
 	}
+	k.prune(now, view)
 	change := &journalv1.ViewChange{FromEpoch: view.GetEpoch()}
 	present := map[string]bool{}
 	for _, instance := range view.GetInstances() {
@@ -89,6 +90,17 @@ func (k *Keeper) Decide(now time.Duration, view *feedv1.View) *journalv1.ViewCha
 	change.Instances = append(change.Instances, joined...)
 	slices.SortFunc(change.Instances, func(a, b *feedv1.Instance) int { return cmp.Compare(a.GetName(), b.GetName()) })
 	return change
+}
+
+// prune forgets incarnations that are not in the view and have been silent for so long that no message of theirs is under way.
+func (k *Keeper) prune(now time.Duration, view *feedv1.View) {
+	const silence = 30 * Removal
+	for incarnation, h := range k.heard {
+		inView := slices.ContainsFunc(view.GetInstances(), func(i *feedv1.Instance) bool { return i.GetIncarnation() == incarnation })
+		if !inView && now-h.at > silence {
+			delete(k.heard, incarnation)
+		}
+	}
 }
 
 // judge tells whether an instance of the view stays, and if not whether its right to acknowledge is surely over.

@@ -7,6 +7,7 @@
 //   - A write's outcome is handed out only after a view that holds it was published and the feed has it.
 //   - Linearize gives a view that holds everything acknowledged anywhere before the call.
 //   - A View never changes and blocks no writer.
+//   - Who waits for outcomes is told of every term and of every jump of the state, so that lost proposals do not wait.
 //
 // # The order of one round of apply
 //

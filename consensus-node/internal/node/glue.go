@@ -122,6 +122,8 @@ func (n *Node) InstallSnapshot(_ context.Context, _ *raftpb.SnapshotMetadata, pa
 	view := machine.View()
 	n.cfg.Ring.Reset(ringState(view))
 	n.advance(view)
+	n.cfg.Waiting.Jumped(view.Index)
+	n.cfg.Waiting.Applied(view.Term)
 	if n.cfg.Changed != nil {
 		n.cfg.Changed()
 	}

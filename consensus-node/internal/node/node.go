@@ -13,6 +13,7 @@ import (
 	"github.com/holdfastdb/holdfast/consensus-node/internal/outbox"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/raftnode"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/store"
+	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
 	journalv1 "github.com/holdfastdb/holdfast/proto/holdfast/journal/v1"
 )
 
@@ -27,6 +28,10 @@ type Waiting interface {
 	SpanContext(id uint64) []byte
 	// Resolve hands an outcome out.
 	Resolve(outcome apply.Outcome)
+	// Applied tells that an entry of a term was applied, after Resolve for it and for all entries before.
+	Applied(term uint64)
+	// Jumped tells that a snapshot took the place of the state: outcomes up to its index do not come.
+	Jumped(index uint64)
 }
 
 // Raft is what the node asks of the raft loop.
@@ -57,6 +62,7 @@ type Node struct {
 	machine *apply.Machine
 
 	view    atomic.Pointer[View]
+	closed  atomic.Bool
 	applied progress
 	// revisions and leases count the KV revision and the lease sequence for those who wait for them.
 	revisions, leases progress
@@ -69,6 +75,7 @@ type Node struct {
 // New makes a node whose state is what machine and store hold. UseRaft comes before anything else is called.
 func New(cfg Config) (*Node, error) {
 	n := &Node{cfg: cfg, machine: cfg.Machine, refresh: make(chan struct{}, 1), compact: make(chan struct{}, 1)}
+	n.cfg.Machine = nil // an installed snapshot lets it go
 	n.machine.Waits = cfg.Waiting.Waits
 	if err := n.publish(); err != nil {
 		return nil, err
@@ -102,10 +109,20 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 }
 
-// Close releases the published view; nobody may use the node afterwards.
+// Close releases the published view: from then on Current fails, also if a round of apply is still under way (as after a
+// failure of the disk, which nobody waits for).
 func (n *Node) Close() {
-	if v := n.view.Swap(nil); v != nil {
-		v.Release()
+	n.closed.Store(true)
+	n.show(nil)
+}
+
+// show makes a view, or none, the published one, and gives the reference to the last one back.
+func (n *Node) show(next *View) {
+	if last := n.view.Swap(next); last != nil {
+		last.Release()
+	}
+	if next != nil && n.closed.Load() {
+		n.show(nil)
 	}
 }
 
@@ -131,15 +148,11 @@ func (n *Node) Apply(entries []*raftpb.Entry) error {
 
 // round gathers what the entries of one Apply brought.
 type round struct {
-	node    *Node
-	results []applied
-	changed bool // the member list
-}
-
-// applied is what one entry brought, and the state after it.
-type applied struct {
-	apply.Result
-	view *apply.View
+	node      *Node
+	revisions []*feedv1.Revision
+	leases    []*feedv1.LeaseChange
+	outcomes  [][]apply.Outcome
+	changed   bool // the member list or the view of the lease-service
 }
 
 func (r *round) apply(entry *raftpb.Entry) error {
@@ -155,7 +168,9 @@ func (r *round) apply(entry *raftpb.Entry) error {
 	if err := n.cfg.Store.Apply(storeBatch(result.Batch)); err != nil {
 		return err
 	}
-	r.results = append(r.results, applied{Result: result, view: n.machine.View()})
+	r.revisions = append(r.revisions, result.Revisions...)
+	r.leases = append(r.leases, result.LeaseChanges...)
+	r.outcomes = append(r.outcomes, result.Outcomes)
 	return nil
 }
 
@@ -215,23 +230,23 @@ func (r *round) applyNormal(entry *raftpb.Entry) (apply.Result, error) {
 // finish tells everyone about a round whose view is published.
 func (r *round) finish() {
 	n := r.node
-	for i := range r.results {
-		result := &r.results[i]
-		if len(result.Revisions) > 0 || len(result.LeaseChanges) > 0 {
-			n.cfg.Ring.Append(ringState(result.view), result.Revisions, result.LeaseChanges)
-		}
-		for _, change := range result.LeaseChanges {
-			r.changed = r.changed || change.GetView() != nil
-		}
+	view := n.machine.View()
+	// Also without changes: a compaction moves the compact revision alone, and followers must hear of it.
+	if state := ringState(view); len(r.revisions) > 0 || len(r.leases) > 0 || state != n.cfg.Ring.State() {
+		n.cfg.Ring.Append(state, r.revisions, r.leases)
 	}
-	n.advance(n.machine.View())
-	for i := range r.results {
-		for _, outcome := range r.results[i].Outcomes {
+	n.advance(view)
+	for _, outcomes := range r.outcomes {
+		for _, outcome := range outcomes {
 			n.cfg.Waiting.Resolve(outcome)
 		}
 	}
+	n.cfg.Waiting.Applied(view.Term)
 	if n.machine.Compacting() {
 		notify(n.compact)
+	}
+	for _, change := range r.leases {
+		r.changed = r.changed || change.GetView() != nil
 	}
 	if r.changed && n.cfg.Changed != nil {
 		n.cfg.Changed()
@@ -267,10 +282,7 @@ func (n *Node) publish() error {
 	if err != nil {
 		return err
 	}
-	next := newView(n.machine.View(), values)
-	if last := n.view.Swap(next); last != nil {
-		last.Release()
-	}
+	n.show(newView(n.machine.View(), values))
 	return nil
 }
 

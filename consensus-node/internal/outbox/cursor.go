@@ -81,7 +81,7 @@ func (c *Cursor) Heartbeat() *feedv1.Message {
 	c.ring.mu.Lock()
 	c.head(m)
 	m.PreviousRevision, m.LastRevision = c.revision, c.revision
-	m.PreviousLeaseSequence = m.LeaseSequence
+	m.PreviousLeaseSequence, m.LeaseSequence = c.leaseSequence, c.leaseSequence
 	c.ring.mu.Unlock()
 	c.sign(m)
 	return m
@@ -112,14 +112,25 @@ func (c *Cursor) fill(m *feedv1.Message) {
 		c.revision = revisions[len(revisions)-1].GetRevision()
 	}
 	m.LastRevision = c.revision
-	if c.leaseSequence >= r.leaseBase {
-		m.LeaseChanges = append(m.LeaseChanges, r.leases[c.leaseSequence-r.leaseBase:]...)
-	} else {
+	c.fillLeases(m)
+}
+
+// leaseChangesMax bounds the lease changes of one message, so that it stays below what a bus carries.
+const leaseChangesMax = 4096
+
+// fillLeases writes the next interval of the lease sequence into m; the caller holds the ring's lock.
+func (c *Cursor) fillLeases(m *feedv1.Message) {
+	r := c.ring
+	if c.leaseSequence < r.leaseBase {
 		// Too far behind: the follower sees the hole in the sequence and reads the table.
+		c.leaseSequence = r.leaseBase
 		m.PreviousLeaseSequence = r.leaseBase
-		m.LeaseChanges = append(m.LeaseChanges, r.leases...)
 	}
-	c.leaseSequence = r.state.LeaseSequence
+	changes := r.leases[c.leaseSequence-r.leaseBase:]
+	changes = changes[:min(len(changes), leaseChangesMax)]
+	m.LeaseChanges = append(m.LeaseChanges, changes...)
+	c.leaseSequence += uint64(len(changes))
+	m.LeaseSequence = c.leaseSequence
 }
 
 // head writes the speaker's state; the caller holds the ring's lock.

@@ -99,6 +99,17 @@ func TestLeaseSequenceIsGapFreeOrShowsItsHole(t *testing.T) {
 	message, _ = cursor.Next()
 	require.EqualValues(t, 16, message.GetPreviousLeaseSequence(), "the hole (6, 16] shows")
 	require.EqualValues(t, 17, message.GetLeaseChanges()[0].GetSequence())
+	// The rest comes in messages that a bus can carry, without a gap.
+	for position := uint64(16); ; {
+		require.Equal(t, position, message.GetPreviousLeaseSequence())
+		require.LessOrEqual(t, len(message.GetLeaseChanges()), 4096)
+		require.Equal(t, position+uint64(len(message.GetLeaseChanges())), message.GetLeaseSequence())
+		position = message.GetLeaseSequence()
+		if message, _ = cursor.Next(); message == nil {
+			require.EqualValues(t, 6+many, position)
+			break
+		}
+	}
 }
 
 func TestResetComesBeforeAnythingElse(t *testing.T) {

@@ -5,8 +5,18 @@
 // pack is full: an idle node proposes at once, and under load everything that arrives during one round of append,
 // replication and apply shares the next entry.
 //
-// Of each write exactly one Outcome comes, in one of three kinds: what apply said; NotProposed, with the certainty that raft
-// never took it; or an error that leaves open whether it happened (time ran out). Nothing is ever proposed twice.
+// Of each write exactly one Outcome comes, in one of three kinds: what apply said; NotProposed, with the certainty that it
+// did not happen and never will; or an error that leaves open whether it happened (time ran out). Nothing is ever
+// proposed twice.
+//
+// # When a proposal is lost
+//
+// Raft may take an entry and lose it to the next leader. That shows as soon as anything of a later term is applied: terms never
+// fall along a log, so behind a committed entry of term T no entry of an earlier term can ever be committed, and what lies
+// before it was applied here, with its outcomes, already. What still waits from an earlier term is therefore lost for good
+// and is said to be NotProposed: to send it again cannot make it happen twice. (The one gap in "was applied here" is an
+// installed snapshot, which brings results without outcomes: what lies below its index is left open.) So a change of
+// leader costs its writers an election, not the time-out of a request.
 package propose
 
 import (
@@ -35,7 +45,7 @@ const (
 // Outcome is what came of one write.
 type Outcome struct {
 	apply.Outcome
-	// NotProposed is set where raft surely never took the write; Err says why.
+	// NotProposed is set where the write surely did not happen and never will: raft did not take it, or lost it. Err says why.
 	NotProposed bool
 }
 
@@ -50,13 +60,25 @@ type Write struct {
 	Exclusive bool
 	// SpanContext is the encoded context of the sampled span that the write belongs to; nil if there is none.
 	SpanContext []byte
-	Done        Done
+	// Term, if not 0, is the only term in which the write may be proposed: it rests on what this node knew as that term's leader.
+	Term uint64
+	Done Done
 }
+
+// Position is where a proposal stands in the log of the leader that took it.
+type Position struct{ Index, Term uint64 }
+
+var (
+	// ErrLost is the error of a write that raft took and lost to another leader's log; it comes with NotProposed.
+	ErrLost = errors.New("propose: lost to the log of another leader")
+	// ErrTerm is the error of a write for another term than the present one; it comes with NotProposed.
+	ErrTerm = errors.New("propose: the term that the write was decided in is over")
+)
 
 // Raft is where entries go.
 type Raft interface {
-	// Propose returns nil once raft took the entry. An error says that it surely did not.
-	Propose(ctx context.Context, data []byte) error
+	// Propose returns where the entry stands once raft took it. An error says that it surely did not.
+	Propose(ctx context.Context, data []byte) (Position, error)
 	// Term is the present raft term.
 	Term() uint64
 }
@@ -75,8 +97,11 @@ type Packer struct {
 	waiting    map[uint64]*waiter
 	// order holds the waiters by age, for the sweep.
 	order  []*waiter
+	packs  map[*pack]struct{} // with open waiters
 	closed bool
-	wake   chan struct{}
+	// term is the highest term of which anything was applied, jumped the index of the last snapshot installed.
+	term, jumped uint64
+	wake         chan struct{}
 }
 
 type queued struct {
@@ -94,15 +119,20 @@ type waiter struct {
 	term uint64
 }
 
-// pack counts the waiters of one entry.
-type pack struct{ open int }
+// pack is one entry: the ids of its commands are consecutive, and some of them still wait.
+type pack struct {
+	first, n uint64
+	open     int
+	term     uint64   // the only one to propose it in, or 0
+	position Position // zero until raft has said it
+}
 
 // New makes a packer. firstID must differ between nodes and between runs of one node in its upper 32 bits. A write without an
 // outcome after timeout fails with etcd's time-out errors; now reads a monotonic clock.
 func New(raft Raft, firstID uint64, timeout time.Duration, now func() time.Duration) *Packer {
 	return &Packer{
 		raft: raft, timeout: timeout, now: now, nextID: firstID,
-		waiting: map[uint64]*waiter{}, wake: make(chan struct{}, 1),
+		waiting: map[uint64]*waiter{}, packs: map[*pack]struct{}{}, wake: make(chan struct{}, 1),
 	}
 }
 
@@ -130,66 +160,111 @@ func (p *Packer) Submit(w Write) {
 
 // Run packs and proposes until the context ends; then everything that waits gets its outcome.
 func (p *Packer) Run(ctx context.Context) error {
-	ticker := time.NewTicker(p.timeout / 10)
-	defer ticker.Stop()
+	var sweeping sync.WaitGroup
+	sweeping.Go(func() { p.runSweep(ctx) })
+	defer sweeping.Wait()
 	defer p.end()
 	for {
 		for p.proposeNext(ctx) {
 		}
 		select {
 		case <-p.wake:
-		case <-ticker.C:
-			p.sweep()
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
 
+// runSweep is a goroutine of its own, since raft may hold up a proposal for as long as its disk hangs.
+func (p *Packer) runSweep(ctx context.Context) {
+	ticker := time.NewTicker(p.timeout / 10)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			p.sweep()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // proposeNext makes one entry of what queued; false if nothing may be proposed now.
 func (p *Packer) proposeNext(ctx context.Context) bool {
-	p.mu.Lock()
-	n, bytes := p.measure()
-	if n == 0 || p.inFlight >= PacksInFlight && bytes < PackBytesMax && n == len(p.queue) {
-		p.mu.Unlock()
+	if ctx.Err() != nil {
 		return false
 	}
-	entry := &journalv1.Entry{Version: EntryVersion, Commands: make([]*journalv1.Command, n)}
-	batch := &pack{open: n}
+	commands, batch, term := p.pack()
+	if batch == nil {
+		return false
+	}
+	if only := batch.term; only != 0 && only != term {
+		p.refuse(batch, ErrTerm)
+		return true
+	}
+	entry := journalv1.Entry{Version: EntryVersion, Commands: commands}
+	data, err := entry.MarshalVT()
+	if err != nil {
+		p.refuse(batch, err)
+		return true
+	}
+	bounded, cancel := context.WithTimeout(ctx, p.timeout)
+	position, err := p.raft.Propose(bounded, data)
+	cancel()
+	switch {
+	case err == nil:
+		p.stands(batch, position)
+	case ctx.Err() != nil:
+		p.refuse(batch, rpctypes.ErrGRPCStopped)
+	case errors.Is(err, context.DeadlineExceeded):
+		p.refuse(batch, rpctypes.ErrGRPCTimeout)
+	default:
+		p.refuse(batch, err)
+	}
+	return true
+}
+
+// pack takes the next entry off the queue and makes its writes waiters; nil if nothing may be proposed now.
+func (p *Packer) pack() ([]*journalv1.Command, *pack, uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n, bytes := p.measure()
+	if n == 0 || p.inFlight >= PacksInFlight && bytes < PackBytesMax && n == len(p.queue) {
+		return nil, nil, 0
+	}
+	commands := make([]*journalv1.Command, n)
+	batch := &pack{first: p.nextID + 1, n: uint64(n), open: n, term: p.queue[0].Term}
+	p.packs[batch] = struct{}{}
 	p.inFlight++
 	term := p.raft.Term()
 	for i, q := range p.queue[:n] {
 		p.nextID++
 		q.Command.Id = p.nextID
-		entry.Commands[i] = q.Command
+		commands[i] = q.Command
 		w := &waiter{id: p.nextID, done: q.Done, span: q.SpanContext, pack: batch, at: q.at, term: term}
 		p.waiting[w.id] = w
 		p.order = append(p.order, w)
 	}
-	p.queue = append(p.queue[:0:0], p.queue[n:]...)
-	p.queueBytes -= bytes
-	p.mu.Unlock()
+	p.unqueue(n, bytes)
+	return commands, batch, term
+}
 
-	data, err := entry.MarshalVT()
-	if err == nil {
-		err = p.raft.Propose(ctx, data)
-	}
-	if err != nil {
-		for _, command := range entry.GetCommands() {
-			p.resolve(command.GetId(), Outcome{Outcome: apply.Outcome{ID: command.GetId(), Err: err}, NotProposed: true})
-		}
-	}
-	return true
+// unqueue drops the first n writes of the queue; the caller holds the lock.
+func (p *Packer) unqueue(n, bytes int) {
+	clear(p.queue[:n])
+	p.queue = p.queue[n:]
+	p.queueBytes -= bytes
 }
 
 // measure tells how many queued writes the next entry takes; the caller holds the lock.
 func (p *Packer) measure() (n, bytes int) {
 	for i, q := range p.queue {
-		if i > 0 && (q.Exclusive || bytes+q.size > PackBytesMax) {
+		alone := q.Exclusive || q.Term != 0
+		if i > 0 && (alone || bytes+q.size > PackBytesMax) {
 			break
 		}
 		n, bytes = i+1, bytes+q.size
-		if q.Exclusive {
+		if alone {
 			break
 		}
 	}
@@ -236,6 +311,7 @@ func (p *Packer) forget(w *waiter) {
 	delete(p.waiting, w.id)
 	w.pack.open--
 	if w.pack.open == 0 {
+		delete(p.packs, w.pack)
 		p.inFlight--
 		p.signal()
 	}
@@ -261,13 +337,13 @@ func (p *Packer) sweep() {
 	}
 	clear(p.order[len(keep):])
 	p.order = keep
-	n := 0
+	n, bytes := 0, 0
 	for n < len(p.queue) && now-p.queue[n].at > p.timeout {
-		p.queueBytes -= p.queue[n].size
+		bytes += p.queue[n].size
 		n++
 	}
 	queuedLate = append(queuedLate, p.queue[:n]...)
-	p.queue = append(p.queue[:0:0], p.queue[n:]...)
+	p.unqueue(n, bytes)
 	p.mu.Unlock()
 	for _, w := range late {
 		w.done(Outcome{Outcome: apply.Outcome{ID: w.id, Err: timeoutError(term != w.term)}})
@@ -292,7 +368,7 @@ func (p *Packer) end() {
 	p.mu.Lock()
 	p.closed = true
 	waiting, queue := p.waiting, p.queue
-	p.waiting, p.queue, p.order = map[uint64]*waiter{}, nil, nil
+	p.waiting, p.queue, p.order, p.packs = map[uint64]*waiter{}, nil, nil, map[*pack]struct{}{}
 	p.mu.Unlock()
 	for _, w := range waiting {
 		w.done(Outcome{Outcome: apply.Outcome{ID: w.id, Err: errors.Join(rpctypes.ErrGRPCStopped, errEnded)}})

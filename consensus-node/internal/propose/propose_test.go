@@ -3,6 +3,7 @@ package propose_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -22,20 +23,25 @@ type raft struct {
 	entries []*journalv1.Entry
 	err     error
 	term    uint64
+	hangs   bool // as with a disk that hangs; set before the packer runs
 }
 
-func (r *raft) Propose(_ context.Context, data []byte) error {
+func (r *raft) Propose(ctx context.Context, data []byte) (propose.Position, error) {
+	if r.hangs {
+		<-ctx.Done()
+		return propose.Position{}, fmt.Errorf("raft: not proposed: %w", ctx.Err())
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.err != nil {
-		return r.err
+		return propose.Position{}, r.err
 	}
 	entry := &journalv1.Entry{}
 	if err := entry.UnmarshalVT(data); err != nil {
-		return err
+		return propose.Position{}, err
 	}
 	r.entries = append(r.entries, entry)
-	return nil
+	return propose.Position{Index: uint64(len(r.entries)), Term: r.term}, nil
 }
 
 func (r *raft) Term() uint64 {

@@ -24,8 +24,10 @@ func (s State) String() string {
 
 // Lease is what is known of one lease.
 type Lease struct {
-	ID   int64
-	TTLS int64
+	ID int64
+	// Granted is the lease sequence of its grant, which no other lease has; 0 if the consensus tier did not record it.
+	Granted uint64
+	TTLS    int64
 	// RemainingS is the checkpointed rest in seconds, 0 if there is none.
 	RemainingS int64
 	State      State
@@ -89,12 +91,17 @@ func (c *Clocks) Get(id int64) (Lease, bool) {
 	return c.slots[i].Lease, true
 }
 
-// Put adds a lease, Foreign at first, or changes TTL and checkpoint of one that is there; its clock goes on.
-func (c *Clocks) Put(id, ttlS, remainingS int64) {
+// Put adds a lease, Foreign at first, or changes TTL and checkpoint of one that is there; its clock goes on. One that was granted at
+// another sequence than the one known is another lease, and takes its place.
+func (c *Clocks) Put(id int64, granted uint64, ttlS, remainingS int64) {
 	i, ok := c.index[id]
+	if ok && c.slots[i].Granted != granted {
+		c.Remove(id)
+		ok = false
+	}
 	if !ok {
 		i = c.take()
-		c.slots[i] = slot{Lease: Lease{ID: id}, pos: -1}
+		c.slots[i] = slot{Lease: Lease{ID: id, Granted: granted}, pos: -1}
 		c.index[id] = i
 	}
 	s := &c.slots[i]

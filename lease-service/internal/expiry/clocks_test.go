@@ -33,8 +33,12 @@ func TestRandomAgainstModel(t *testing.T) {
 		deadline := now + time.Duration(r.Int64N(1000))
 		switch r.IntN(12) {
 		case 0, 1:
-			clocks.Put(id, 5, 0)
-			known.ID, known.TTLS = id, 5
+			granted := uint64(1 + r.IntN(2))
+			clocks.Put(id, granted, 5, 0)
+			if known.Granted != granted {
+				known = expiry.Lease{}
+			}
+			known.ID, known.TTLS, known.Granted = id, 5, granted
 			model[id] = known
 		case 2, 3:
 			clocks.Start(id, deadline)
@@ -117,15 +121,18 @@ func TestRandomAgainstModel(t *testing.T) {
 func TestSweepForgetsWhatALoadDidNotName(t *testing.T) {
 	clocks := expiry.New()
 	for id := int64(1); id <= 10; id++ {
-		clocks.Put(id, 5, 0)
+		clocks.Put(id, 1, 5, 0)
 		clocks.Start(id, time.Second)
 	}
 	clocks.BeginLoad()
-	clocks.Put(3, 6, 0)
-	clocks.Put(11, 7, 2)
+	clocks.Put(3, 1, 6, 0)
+	clocks.Put(4, 2, 5, 0)
+	clocks.Put(11, 3, 7, 2)
 	clocks.Sweep()
-	require.Equal(t, 2, clocks.Len())
-	lease, _ := clocks.Get(3)
+	require.Equal(t, 3, clocks.Len())
+	lease, _ := clocks.Get(4)
+	require.Equal(t, expiry.Foreign, lease.State, "granted anew")
+	lease, _ = clocks.Get(3)
 	require.Equal(t, expiry.Live, lease.State)
 	require.EqualValues(t, 6, lease.TTLS)
 	lease, _ = clocks.Get(11)

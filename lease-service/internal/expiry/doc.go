@@ -1,7 +1,7 @@
 // Package expiry holds the clocks of leases: which lease runs out when, and what is being done about it.
 //
 // It is a pure core: time comes in as an argument and nothing goes out but data. It knows every lease of the table, those
-// that others own too, so that a lease whose owner goes away is taken over without asking anybody. A lease takes about 90
+// that others own too, so that a lease whose owner goes away is taken over without asking anybody. A lease takes about 100
 // bytes.
 //
 // # States
@@ -17,7 +17,8 @@
 //
 // # What it promises
 //
-//   - A deadline never moves to an earlier time while a clock runs or decides.
+//   - A deadline never moves to an earlier time while a clock runs or decides. A lease that is granted anew under the id of
+//     another inherits nothing of it.
 //   - Due never gives a lease whose deadline has not passed.
 //   - Renewing costs O(1): the heap is put in order when an old deadline comes up, not when it moves.
 //

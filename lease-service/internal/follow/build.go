@@ -126,7 +126,9 @@ func (f *Follower) compose(b *Build) (*Table, bool) {
 // replay applies a change to the leases whose page was read before it.
 func (b *Build) replay(change *feedv1.LeaseChange, leases map[int64]*consensusv1.LeaseEntry) {
 	if granted := change.GetGranted(); granted != nil && b.before(granted.GetId(), change.GetSequence()) {
-		leases[granted.GetId()] = &consensusv1.LeaseEntry{Id: granted.GetId(), TtlS: granted.GetTtlS()}
+		leases[granted.GetId()] = &consensusv1.LeaseEntry{
+			Id: granted.GetId(), TtlS: granted.GetTtlS(), GrantedSequence: change.GetSequence(),
+		}
 	}
 	for _, id := range change.GetRevoked().GetIds() {
 		if b.before(id, change.GetSequence()) {
@@ -135,7 +137,9 @@ func (b *Build) replay(change *feedv1.LeaseChange, leases map[int64]*consensusv1
 	}
 	if c := change.GetCheckpoint(); c != nil && b.before(c.GetId(), change.GetSequence()) {
 		if old, ok := leases[c.GetId()]; ok {
-			leases[c.GetId()] = &consensusv1.LeaseEntry{Id: old.GetId(), TtlS: old.GetTtlS(), RemainingTtlS: c.GetRemainingTtlS()}
+			leases[c.GetId()] = &consensusv1.LeaseEntry{
+				Id: old.GetId(), TtlS: old.GetTtlS(), RemainingTtlS: c.GetRemainingTtlS(), GrantedSequence: old.GetGrantedSequence(),
+			}
 		}
 	}
 }

@@ -55,6 +55,9 @@ func text(table *follow.Table) string {
 	out := fmt.Sprintf("sequence %d epoch %d:", table.Sequence, table.View.GetEpoch())
 	for _, entry := range table.Leases {
 		out += fmt.Sprintf(" %d/%d/%d", entry.GetId(), entry.GetTtlS(), entry.GetRemainingTtlS())
+		if granted := entry.GetGrantedSequence(); granted != 0 {
+			out += fmt.Sprintf("@%d", granted)
+		}
 	}
 	return out
 }
@@ -113,6 +116,18 @@ func TestPagesWithoutTheChangesBetweenThem(t *testing.T) {
 	require.False(t, ok, "no read is under way")
 }
 
+// A lease that the changes between the pages grant anew, and checkpoint, tells of its own grant.
+func TestPagesOfALeaseGrantedBetweenThem(t *testing.T) {
+	var f follow.Follower
+	build := f.Begin()
+	build.Add(page(10, 1, true, 1, 5, 2, 5))
+	f.Accept([]*feedv1.LeaseChange{revoked(11, 1), granted(12, 1, 7), checkpointed(13, 1, 3)}, nil)
+	build.Add(page(13, 1, false))
+	table, _, ok := f.Finish(nil)
+	require.True(t, ok)
+	require.Equal(t, "sequence 13 epoch 1: 1/7/3@12 2/5/0", text(table))
+}
+
 // A table read while the feed closed the gap by itself changes nothing.
 func TestTableThatIsNotNews(t *testing.T) {
 	var f follow.Follower
@@ -134,7 +149,7 @@ func TestRandomFeeds(t *testing.T) {
 	for round := range 300 {
 		var f follow.Follower
 		var log []*feedv1.LeaseChange
-		tier, mine := map[int64]int64{}, map[int64]int64{}
+		tier, mine := map[int64]grant{}, map[int64]grant{}
 		take := func(changes []*feedv1.LeaseChange) {
 			for _, change := range changes {
 				apply(mine, change)
@@ -143,7 +158,7 @@ func TestRandomFeeds(t *testing.T) {
 		var build *follow.Build
 		for range 200 {
 			change := granted(uint64(len(log)+1), r.Int64N(30)-15, 1+r.Int64N(100))
-			if id := change.GetGranted().GetId(); tier[id] != 0 || id == 0 {
+			if id := change.GetGranted().GetId(); tier[id].ttl != 0 || id == 0 {
 				change = revoked(change.GetSequence(), id)
 			}
 			log = append(log, change)
@@ -173,9 +188,15 @@ func TestRandomFeeds(t *testing.T) {
 	}
 }
 
-func apply(table map[int64]int64, change *feedv1.LeaseChange) {
+// grant is what the model knows of a lease.
+type grant struct {
+	ttl      int64
+	sequence uint64
+}
+
+func apply(table map[int64]grant, change *feedv1.LeaseChange) {
 	if g := change.GetGranted(); g != nil {
-		table[g.GetId()] = g.GetTtlS()
+		table[g.GetId()] = grant{g.GetTtlS(), change.GetSequence()}
 	}
 	for _, id := range change.GetRevoked().GetIds() {
 		delete(table, id)
@@ -183,7 +204,7 @@ func apply(table map[int64]int64, change *feedv1.LeaseChange) {
 }
 
 // readPage reads 4 leases in the order of the ids' bits.
-func readPage(table map[int64]int64, sequence uint64, after int64) *consensusv1.LeaseTableResponse {
+func readPage(table map[int64]grant, sequence uint64, after int64) *consensusv1.LeaseTableResponse {
 	response := &consensusv1.LeaseTableResponse{Sequence: sequence, View: &feedv1.View{}}
 	var ids []uint64
 	for id := range table {
@@ -197,17 +218,20 @@ func readPage(table map[int64]int64, sequence uint64, after int64) *consensusv1.
 			response.More = true
 			break
 		}
-		response.Leases = append(response.Leases, &consensusv1.LeaseEntry{Id: int64(id), TtlS: table[int64(id)]})
+		lease := table[int64(id)]
+		response.Leases = append(response.Leases, &consensusv1.LeaseEntry{
+			Id: int64(id), TtlS: lease.ttl, GrantedSequence: lease.sequence,
+		})
 	}
 	return response
 }
 
-func finish(f *follow.Follower, mine map[int64]int64, take func([]*feedv1.LeaseChange)) {
+func finish(f *follow.Follower, mine map[int64]grant, take func([]*feedv1.LeaseChange)) {
 	table, changes, _ := f.Finish(nil)
 	if table != nil {
 		clear(mine)
 		for _, entry := range table.Leases {
-			mine[entry.GetId()] = entry.GetTtlS()
+			mine[entry.GetId()] = grant{entry.GetTtlS(), entry.GetGrantedSequence()}
 		}
 	}
 	take(changes)

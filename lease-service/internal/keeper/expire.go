@@ -87,8 +87,8 @@ func (s *Service) tidyLocked(ctx context.Context, now time.Duration) {
 }
 
 // expire proposes a decision until its outcome is known. Proposing again is harmless: nothing was acknowledged since the
-// decision, and once one proposal is rejected for its epoch so is every other. It settles an unknown outcome at least as well
-// as a read, which could miss a proposal that is still on its way.
+// decision, and once one proposal is rejected for its epoch, or for a lease that was granted later, so is every other. It settles
+// an unknown outcome at least as well as a read, which could miss a proposal that is still on its way.
 func (s *Service) expire(ctx context.Context, decision owner.Decision) {
 	ctx, span := s.cfg.Tracer.Start(ctx, "expire leases", trace.WithSpanKind(trace.SpanKindClient),
 		trace.WithAttributes(attribute.Int("holdfast.lease.count", len(decision.IDs))))
@@ -108,7 +108,7 @@ func (s *Service) expire(ctx context.Context, decision owner.Decision) {
 		s.mu.Lock()
 		if err == nil {
 			s.follower.Told(response.GetSequence())
-			s.core.Outcome(now, decision, response.GetOutcomes(), response.GetSequence())
+			s.core.Outcome(now, decision, response.GetOutcomes())
 			s.followedLocked(now)
 		}
 		if err == nil || !s.core.Standing(decision) || ctx.Err() != nil {
@@ -148,6 +148,7 @@ func (s *Service) expireOnce(ctx context.Context, decision owner.Decision) (*con
 	defer cancel()
 	response, err := node.ExpireLeases(bounded, &consensusv1.ExpireLeasesRequest{
 		Ids: decision.IDs, Epoch: decision.Epoch, Name: s.cfg.Instance.GetName(), Incarnation: s.cfg.Instance.GetIncarnation(),
+		DecidedSequence: decision.Sequence,
 	})
 	if err == nil && len(response.GetOutcomes()) != len(decision.IDs) {
 		err = fmt.Errorf("keeper: %d outcomes of %d expiries", len(response.GetOutcomes()), len(decision.IDs))

@@ -23,8 +23,6 @@ type Core struct {
 
 	loaded   bool
 	sequence uint64
-	// outcome is the highest lease sequence that came with the outcome of a decision.
-	outcome uint64
 	// ticked is when Tick was last called, 0 before the first.
 	ticked time.Duration
 	// stops holds when a client's revoke last stopped a lease, whether the lease is known here yet or not.
@@ -99,21 +97,23 @@ func (c *Core) Load(now time.Duration, sequence uint64, view *feedv1.View, lease
 		return
 	}
 	c.loaded, c.sequence = true, sequence
-	if news, _ := c.history.Adopt(now, view); news {
+	news, contiguous := c.history.Adopt(now, view)
+	if news {
 		c.fence()
 	}
 	c.clocks.BeginLoad()
 	for _, entry := range leases {
-		if known, ok := c.clocks.Get(entry.GetId()); ok && known.State == expiry.Gone && sequence >= c.outcome {
-			// It was revoked, and so it has been granted anew.
-			c.clocks.Remove(entry.GetId())
-		}
-		c.clocks.Put(entry.GetId(), entry.GetTtlS(), entry.GetRemainingTtlS())
+		// One that was granted anew since is newly taken below, whatever was known of the id.
+		c.clocks.Put(entry.GetId(), entry.GetGrantedSequence(), entry.GetTtlS(), entry.GetRemainingTtlS())
 	}
 	c.clocks.Sweep()
-	// Between the two sequences any lease may have been revoked and granted anew, so each counts as newly taken.
-	c.retake(now)
 	clear(c.clears)
+	if contiguous {
+		c.handOver(now)
+	} else {
+		// Between the two views others may have owned any of them.
+		c.retake(now)
+	}
 }
 
 // Apply takes in the next change of the lease sequence at now and appends what is to be announced to events. The error says
@@ -141,8 +141,7 @@ func (c *Core) Apply(now time.Duration, change *feedv1.LeaseChange, events []Eve
 }
 
 func (c *Core) granted(now time.Duration, id, ttlS int64, events []Event) []Event {
-	c.clocks.Remove(id)
-	c.clocks.Put(id, ttlS, 0)
+	c.clocks.Put(id, c.sequence, ttlS, 0)
 	if !c.history.Mine(id) {
 		return events
 	}
@@ -174,13 +173,12 @@ func (c *Core) revoked(now time.Duration, revoked *feedv1.LeaseRevoked, events [
 
 func (c *Core) checkpointed(checkpoint *feedv1.LeaseCheckpoint) {
 	if lease, ok := c.clocks.Get(checkpoint.GetId()); ok {
-		c.clocks.Put(lease.ID, lease.TTLS, checkpoint.GetRemainingTtlS())
+		c.clocks.Put(lease.ID, lease.Granted, lease.TTLS, checkpoint.GetRemainingTtlS())
 	}
 	delete(c.clears, checkpoint.GetId())
 }
 
-// viewed takes in a view. Leases that were this instance's under the view before keep their deadlines; the others that are
-// its now are taken over.
+// viewed takes in a view.
 func (c *Core) viewed(now time.Duration, view *feedv1.View) {
 	news, contiguous := c.history.Adopt(now, view)
 	if !news {
@@ -188,10 +186,16 @@ func (c *Core) viewed(now time.Duration, view *feedv1.View) {
 	}
 	c.fence()
 	clear(c.clears)
-	if !contiguous {
+	if contiguous {
+		c.handOver(now)
+	} else {
 		c.retake(now)
-		return
 	}
+}
+
+// handOver follows the newest view, which is the one that was known or the next. Leases that were this instance's before it keep
+// their deadlines, for nobody owned them in between; the others that are its now are taken over.
+func (c *Core) handOver(now time.Duration) {
 	c.clocks.Each(func(lease expiry.Lease) {
 		mine := c.history.Mine(lease.ID)
 		switch {

@@ -11,10 +11,12 @@ import (
 // TickEvery is the longest time between two calls of Tick.
 const TickEvery = 100 * time.Millisecond
 
-// Decision is leases to expire, signed with the epoch under which that was decided.
+// Decision is leases to expire, signed with the epoch under which that was decided and the lease sequence of the table by which
+// it was: it says nothing of leases that are granted later under the same ids.
 type Decision struct {
-	Epoch uint64
-	IDs   []int64
+	Epoch    uint64
+	Sequence uint64
+	IDs      []int64
 }
 
 // Tick tells that time passes. A tick that comes late by more than the margin for drift takes the right away until another
@@ -29,20 +31,20 @@ func (c *Core) Tick(now time.Duration) (late bool) {
 }
 
 // Decide decides to expire up to limit leases that ran out. It decides nothing without the right to acknowledge, nor from a
-// table that is behind what the last confirmed heartbeat told: a lease that ran out in it may have been granted anew.
+// table that is behind what the last confirmed heartbeat told: a lease that ran out in it may have been granted anew, and the
+// decision would only be rejected.
 func (c *Core) Decide(now time.Duration, limit int) Decision {
 	if !c.loaded || !c.Holds(now) || c.sequence < c.right.Sequence() {
 		return Decision{}
 	}
-	return Decision{Epoch: c.Epoch(), IDs: c.clocks.Due(now, limit)}
+	return Decision{Epoch: c.Epoch(), Sequence: c.sequence, IDs: c.clocks.Due(now, limit)}
 }
 
 // Standing tells whether a decision still needs an outcome. Under another epoch it was rejected or will be.
 func (c *Core) Standing(d Decision) bool { return d.Epoch == c.Epoch() }
 
-// Outcome takes in what became of a decision, in the order of its leases, at the lease sequence that came with it.
-func (c *Core) Outcome(now time.Duration, d Decision, outcomes []consensusv1.ExpireOutcome, sequence uint64) {
-	c.outcome = max(c.outcome, sequence)
+// Outcome takes in what became of a decision, in the order of its leases.
+func (c *Core) Outcome(now time.Duration, d Decision, outcomes []consensusv1.ExpireOutcome) {
 	if !c.Standing(d) {
 		return
 	}
@@ -50,13 +52,18 @@ func (c *Core) Outcome(now time.Duration, d Decision, outcomes []consensusv1.Exp
 		if i >= len(outcomes) {
 			return
 		}
+		// A lease that was granted since is another one, about which another decision may be under way.
+		lease, ok := c.clocks.Get(id)
+		same := ok && lease.Granted <= d.Sequence
 		switch outcomes[i] {
 		case consensusv1.ExpireOutcome_EXPIRE_OUTCOME_REVOKED, consensusv1.ExpireOutcome_EXPIRE_OUTCOME_NOT_FOUND:
-			c.clocks.Settle(id)
+			if same {
+				c.clocks.Settle(id)
+			}
 		case consensusv1.ExpireOutcome_EXPIRE_OUTCOME_NOT_OWNER:
-			// The epoch has moved on, so nothing more may be said under this one.
+			// The epoch may have moved on, and then nothing more may be said under this one.
 			c.right.Void(now)
-			if c.clocks.Undecide(id) {
+			if same && c.clocks.Undecide(id) {
 				c.stopAgain(id)
 			}
 		case consensusv1.ExpireOutcome_EXPIRE_OUTCOME_UNSPECIFIED:

@@ -25,7 +25,7 @@ func seeds(t *testing.T) []uint64 {
 		require.NoError(t, err)
 		return []uint64{seed}
 	}
-	list := make([]uint64, 16)
+	list := make([]uint64, 24)
 	for i := range list {
 		list[i] = uint64(time.Now().UnixNano()) + uint64(i)
 	}
@@ -36,17 +36,22 @@ func seeds(t *testing.T) []uint64 {
 // checks may read: whatever is lost, delayed, paused, killed and cut off, no lease expires before its TTL has passed since the
 // sending of the last keepalive that was acknowledged, and when all is well again every lease without a client expires.
 func TestSimulation(t *testing.T) {
-	expired, acknowledged, views := 0, 0, uint64(0)
-	for _, seed := range seeds(t) {
+	expired, refused, acknowledged, views := 0, 0, 0, uint64(0)
+	list := seeds(t)
+	for _, seed := range list {
 		w := newWorld(t, seed)
 		w.run(150 * time.Second)
 		w.calm()
 		w.run(ttlMax + 12*time.Second)
 		require.Empty(t, w.leases, "leases that never expired (-seed %d)", seed)
-		expired, acknowledged, views = expired+w.expired, acknowledged+w.acknowledged, views+w.view.GetEpoch()
+		expired, refused = expired+w.expired, refused+w.refused
+		acknowledged, views = acknowledged+w.acknowledged, views+w.view.GetEpoch()
 	}
-	t.Logf("%d leases expired, %d keepalives acknowledged, %d views", expired, acknowledged, views)
+	t.Logf("%d leases expired, %d decisions met a later lease, %d keepalives acknowledged, %d views", expired, refused, acknowledged, views)
 	require.Positive(t, expired)
+	if len(list) > 1 {
+		require.Positive(t, refused)
+	}
 	require.Positive(t, acknowledged)
 }
 
@@ -121,7 +126,7 @@ func (w *world) calm() {
 	w.clients = false
 	w.majority = true
 	for _, p := range w.processes {
-		p.cut = false
+		p.cut, p.deaf = false, false
 	}
 }
 
@@ -131,7 +136,7 @@ func (w *world) plague() {
 		return
 	}
 	p := w.processes[w.rand.IntN(len(w.processes))]
-	switch w.rand.IntN(7) {
+	switch w.rand.IntN(8) {
 	case 0:
 		p.pause(w.between(200*time.Millisecond, 6*time.Second))
 	case 1:
@@ -150,6 +155,9 @@ func (w *world) plague() {
 	case 6:
 		w.majority = false
 		w.after(w.between(100*time.Millisecond, 4*time.Second), func() { w.majority = true })
+	case 7:
+		p.deaf = true
+		w.after(w.between(time.Second, 9*time.Second), func() { p.deaf = false })
 	}
 	w.after(w.between(100*time.Millisecond, 2*time.Second), w.plague)
 }

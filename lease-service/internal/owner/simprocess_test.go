@@ -19,6 +19,7 @@ type process struct {
 	starts   uint64
 	up       bool
 	cut      bool
+	deaf     bool // hears nothing of the lease sequence, while its heartbeats are confirmed
 	paused   time.Duration
 	instance *feedv1.Instance
 	core     *owner.Core
@@ -110,7 +111,11 @@ func (p *process) toTier(do func()) {
 	}
 }
 
-func (w *world) toProcess(p *process, do func()) { w.toStart(p, p.starts, do) }
+func (w *world) toProcess(p *process, do func()) {
+	if !p.deaf {
+		w.toStart(p, p.starts, do)
+	}
+}
 
 // toStart is an answer: it reaches nobody but the start that asked.
 func (w *world) toStart(p *process, start uint64, do func()) {
@@ -174,7 +179,8 @@ func (p *process) tick() {
 	}
 }
 
-// propose sends a decision until its outcome comes back. One call has ended, one way or the other, before the next begins.
+// propose sends a decision until its outcome comes back. One call has ended, one way or the other, before the next begins; what it
+// proposed may still be on its way, and come late or twice.
 func (p *process) propose(start uint64, d owner.Decision) {
 	if p.starts != start || !p.up {
 		return
@@ -188,7 +194,7 @@ func (p *process) propose(start uint64, d owner.Decision) {
 		if !w.majority {
 			return
 		}
-		outcomes, sequence := w.expire(instance, d.Epoch, d.IDs), w.sequence()
+		outcomes, sequence := w.expire(instance, d), w.sequence()
 		w.toStart(p, start, func() {
 			if settled {
 				return
@@ -196,9 +202,16 @@ func (p *process) propose(start uint64, d owner.Decision) {
 			settled = true
 			p.deciding--
 			p.follower.Told(sequence)
-			p.core.Outcome(p.clock(), d, outcomes, sequence)
+			p.core.Outcome(p.clock(), d, outcomes)
 		})
 	})
+	if w.faults && w.chance(15) {
+		w.after(w.between(0, 5*time.Second), func() {
+			if w.majority {
+				w.expire(instance, d)
+			}
+		})
+	}
 	w.after(3*time.Second, func() {
 		p.when(func() {
 			if !settled {
@@ -234,8 +247,13 @@ func (p *process) page(build *follow.Build, least uint64) {
 			if r := w.leases[id]; r != nil && len(response.Leases) == limit {
 				response.More = true
 			} else if r != nil {
-				response.Leases = append(response.Leases, &consensusv1.LeaseEntry{Id: id, TtlS: int64(r.ttl / time.Second)})
+				response.Leases = append(response.Leases, &consensusv1.LeaseEntry{
+					Id: id, TtlS: int64(r.ttl / time.Second), GrantedSequence: r.sequence,
+				})
 			}
+		}
+		if p.deaf {
+			return
 		}
 		w.toStart(p, start, func() {
 			build.Add(response)

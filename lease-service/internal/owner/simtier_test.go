@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/holdfastdb/holdfast/lease-service/internal/owner"
 	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
 	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
 	"github.com/holdfastdb/holdfast/services/rendezvous"
@@ -39,14 +40,16 @@ type world struct {
 	heard map[uint64]heard
 	led   time.Duration
 
-	expired, acknowledged int
+	// refused counts decisions that met a lease granted after them.
+	expired, refused, acknowledged int
 }
 
 // record is a lease with what the checks know of it.
 type record struct {
-	ttl     time.Duration
-	alive   bool // its client still sends keepalives
-	granted time.Duration
+	ttl time.Duration
+	// sequence is that of its grant.
+	sequence uint64
+	alive    bool // its client still sends keepalives
 	// sent is when the last keepalive that was acknowledged left its client.
 	sent time.Duration
 	// to is whom the client's proxy holds for the owner, rightly or not.
@@ -111,17 +114,32 @@ func (w *world) grant(id int64) {
 		return
 	}
 	seconds := 2 + w.rand.Int64N(int64(ttlMax/time.Second)-1)
-	r := &record{ttl: time.Duration(seconds) * time.Second, alive: true, granted: w.now, sent: w.now}
+	r := &record{ttl: time.Duration(seconds) * time.Second, sequence: w.sequence() + 1, alive: true, sent: w.now}
 	w.leases[id] = r
 	w.commit(&feedv1.LeaseChange{Change: &feedv1.LeaseChange_Granted{Granted: &feedv1.LeaseGranted{Id: id, TtlS: seconds}}})
 	r.every = w.between(100*time.Millisecond, r.ttl/3)
 	w.after(r.every, func() { w.keepAlive(id, r) })
 }
 
-// keepAlive is a client at work: it asks whom it holds for the owner, often long after that has changed, and dies one day.
+// remove revokes a lease. Some client grants the id anew soon, often sooner than messages about the lease have arrived.
+func (w *world) remove(id int64, expired bool) {
+	delete(w.leases, id)
+	w.commit(&feedv1.LeaseChange{Change: &feedv1.LeaseChange_Revoked{Revoked: &feedv1.LeaseRevoked{Ids: []int64{id}, Expired: expired}}})
+	soon := 200 * time.Millisecond
+	if w.chance(30) {
+		soon = 4 * time.Second
+	}
+	w.after(w.between(0, soon), func() { w.grant(id) })
+}
+
+// keepAlive is a client at work: it asks whom it holds for the owner, often long after that has changed, and dies one day. Any client
+// may revoke the lease, whether the one that keeps it is alive or not, and its proxy does not reach the owner to tell it.
 func (w *world) keepAlive(id int64, r *record) {
 	if w.leases[id] != r {
-		w.after(w.between(6*time.Second, 9*time.Second), func() { w.grant(id) })
+		return
+	}
+	if w.clients && w.majority && w.chance(4) {
+		w.remove(id, false)
 		return
 	}
 	r.alive = r.alive && w.clients && !w.chance(4)
@@ -153,26 +171,29 @@ func (w *world) owner(id int64) *feedv1.Instance {
 }
 
 // expire applies a decision and checks the promise.
-func (w *world) expire(p *feedv1.Instance, epoch uint64, ids []int64) []consensusv1.ExpireOutcome {
-	outcomes := make([]consensusv1.ExpireOutcome, len(ids))
-	for i, id := range ids {
+func (w *world) expire(p *feedv1.Instance, d owner.Decision) []consensusv1.ExpireOutcome {
+	outcomes := make([]consensusv1.ExpireOutcome, len(d.IDs))
+	for i, id := range d.IDs {
 		r, owner := w.leases[id], w.owner(id)
 		switch {
 		case r == nil:
 			outcomes[i] = consensusv1.ExpireOutcome_EXPIRE_OUTCOME_NOT_FOUND
 			continue
-		case epoch != w.view.GetEpoch() || owner == nil || owner.GetIncarnation() != p.GetIncarnation():
+		case d.Epoch != w.view.GetEpoch() || owner == nil || owner.GetIncarnation() != p.GetIncarnation():
 			outcomes[i] = consensusv1.ExpireOutcome_EXPIRE_OUTCOME_NOT_OWNER
+			continue
+		case r.sequence > d.Sequence:
+			outcomes[i] = consensusv1.ExpireOutcome_EXPIRE_OUTCOME_NOT_OWNER
+			w.refused++
 			continue
 		}
 		outcomes[i] = consensusv1.ExpireOutcome_EXPIRE_OUTCOME_REVOKED
 		if least := r.sent + time.Duration(float64(r.ttl)*(1-2*rateOff)); w.now < least {
 			w.failf("lease %d of %v expired by %v under epoch %d, %v after the last acknowledged keepalive was sent",
-				id, r.ttl, p, epoch, w.now-r.sent)
+				id, r.ttl, p, d.Epoch, w.now-r.sent)
 		}
 		w.expired++
-		delete(w.leases, id)
-		w.commit(&feedv1.LeaseChange{Change: &feedv1.LeaseChange_Revoked{Revoked: &feedv1.LeaseRevoked{Ids: []int64{id}, Expired: true}}})
+		w.remove(id, true)
 	}
 	return outcomes
 }

@@ -21,7 +21,7 @@ import (
 //
 //	TIME INSTANCE command arguments
 //
-// and prints what came of it. Leases 1 to 20 are enough to find one for each owner; "owners" tells which.
+// and prints what came of it. "outcome" is of the last decision, or of the one taken by the table of=SEQUENCE. Leases 1 to 20 are enough to find one for each owner; "owners" tells which.
 func TestTranscripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		script := &script{t: t, cores: map[string]*owner.Core{}, decisions: map[string]owner.Decision{}}
@@ -109,16 +109,18 @@ func (a args) view() *feedv1.View {
 	return view
 }
 
-// leases reads leases=1:10,2:20:5 as id, TTL and checkpointed rest.
+// leases reads leases=1:10,2:20:5:7 as id, TTL, checkpointed rest and sequence of the grant.
 func (a args) leases() []*consensusv1.LeaseEntry {
 	var entries []*consensusv1.LeaseEntry
 	for text := range strings.SplitSeq(a.values["leases"], ",") {
-		var numbers [3]int64
+		var numbers [4]int64
 		for i, part := range strings.Split(text, ":") {
 			numbers[i], _ = strconv.ParseInt(part, 10, 64)
 		}
 		if numbers[0] != 0 {
-			entries = append(entries, &consensusv1.LeaseEntry{Id: numbers[0], TtlS: numbers[1], RemainingTtlS: numbers[2]})
+			entries = append(entries, &consensusv1.LeaseEntry{
+				Id: numbers[0], TtlS: numbers[1], RemainingTtlS: numbers[2], GrantedSequence: uint64(numbers[3]),
+			})
 		}
 	}
 	return entries
@@ -196,15 +198,18 @@ func (s *script) ask(now time.Duration, name, command string, a args) string {
 		late := core.Tick(now)
 		d := core.Decide(now, 10)
 		if len(d.IDs) > 0 {
-			s.decisions[name] = d
+			s.decisions[name], s.decisions[fmt.Sprintf("%s@%d", name, d.Sequence)] = d, d
 		}
-		return fmt.Sprintf("late=%v decides=%v epoch=%d", late, d.IDs, d.Epoch)
+		return fmt.Sprintf("late=%v decides=%v epoch=%d seq=%d", late, d.IDs, d.Epoch, d.Sequence)
 	case "outcome":
 		d := s.decisions[name]
+		if a.values["of"] != "" {
+			d = s.decisions[name+"@"+a.values["of"]]
+		}
 		outcomes := slices.Repeat([]consensusv1.ExpireOutcome{
 			consensusv1.ExpireOutcome(consensusv1.ExpireOutcome_value["EXPIRE_OUTCOME_"+a.values["is"]]),
 		}, len(d.IDs))
-		core.Outcome(now, d, outcomes, a.number("seq"))
+		core.Outcome(now, d, outcomes)
 		return fmt.Sprintf("standing=%v %s", core.Standing(d), s.mine(core))
 	}
 	s.t.Fatalf("unknown command %s", command)

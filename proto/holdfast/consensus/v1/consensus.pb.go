@@ -195,7 +195,7 @@ const (
 	ExpireOutcome_EXPIRE_OUTCOME_REVOKED     ExpireOutcome = 1
 	// No such lease (any more).
 	ExpireOutcome_EXPIRE_OUTCOME_NOT_FOUND ExpireOutcome = 2
-	// The caller does not own it under the view applied: decide anew.
+	// The caller does not own it under the view applied, or it was granted after the decision: decide anew.
 	ExpireOutcome_EXPIRE_OUTCOME_NOT_OWNER ExpireOutcome = 3
 )
 
@@ -1485,8 +1485,11 @@ type LeaseEntry struct {
 	TtlS  int64                  `protobuf:"varint,2,opt,name=ttl_s,json=ttlS,proto3" json:"ttl_s,omitempty"`
 	// Checkpointed rest in seconds; 0: none.
 	RemainingTtlS int64 `protobuf:"varint,3,opt,name=remaining_ttl_s,json=remainingTtlS,proto3" json:"remaining_ttl_s,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Lease sequence of the grant: it tells a lease from a later one of the same id. 0: granted before that was recorded; every
+	// grant since then has one.
+	GrantedSequence uint64 `protobuf:"varint,4,opt,name=granted_sequence,json=grantedSequence,proto3" json:"granted_sequence,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *LeaseEntry) Reset() {
@@ -1536,6 +1539,13 @@ func (x *LeaseEntry) GetTtlS() int64 {
 func (x *LeaseEntry) GetRemainingTtlS() int64 {
 	if x != nil {
 		return x.RemainingTtlS
+	}
+	return 0
+}
+
+func (x *LeaseEntry) GetGrantedSequence() uint64 {
+	if x != nil {
+		return x.GrantedSequence
 	}
 	return 0
 }
@@ -1658,11 +1668,14 @@ type ExpireLeasesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Ids   []int64                `protobuf:"varint,1,rep,packed,name=ids,proto3" json:"ids,omitempty"`
 	// Epoch at the decision, and who decided.
-	Epoch         uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Name          string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	Incarnation   uint64 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Epoch       uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Name        string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Incarnation uint64 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Lease sequence of the table that the decision was taken by: it says nothing about leases granted later, so those are
+	// rejected. 0: not told, nothing is rejected for it.
+	DecidedSequence uint64 `protobuf:"varint,5,opt,name=decided_sequence,json=decidedSequence,proto3" json:"decided_sequence,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ExpireLeasesRequest) Reset() {
@@ -1719,6 +1732,13 @@ func (x *ExpireLeasesRequest) GetName() string {
 func (x *ExpireLeasesRequest) GetIncarnation() uint64 {
 	if x != nil {
 		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *ExpireLeasesRequest) GetDecidedSequence() uint64 {
+	if x != nil {
+		return x.DecidedSequence
 	}
 	return 0
 }
@@ -2078,12 +2098,13 @@ const file_holdfast_consensus_v1_consensus_proto_rawDesc = "" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12*\n" +
 	"\x04view\x18\x02 \x01(\v2\x16.holdfast.feed.v1.ViewR\x04view\x129\n" +
 	"\x06leases\x18\x03 \x03(\v2!.holdfast.consensus.v1.LeaseEntryR\x06leases\x12\x12\n" +
-	"\x04more\x18\x04 \x01(\bR\x04more\"Y\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\"\x84\x01\n" +
 	"\n" +
 	"LeaseEntry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x13\n" +
 	"\x05ttl_s\x18\x02 \x01(\x03R\x04ttlS\x12&\n" +
-	"\x0fremaining_ttl_s\x18\x03 \x01(\x03R\rremainingTtlS\"e\n" +
+	"\x0fremaining_ttl_s\x18\x03 \x01(\x03R\rremainingTtlS\x12)\n" +
+	"\x10granted_sequence\x18\x04 \x01(\x04R\x0fgrantedSequence\"e\n" +
 	"\x15LeaseHeartbeatRequest\x126\n" +
 	"\binstance\x18\x01 \x01(\v2\x1a.holdfast.feed.v1.InstanceR\binstance\x12\x14\n" +
 	"\x05leave\x18\x02 \x01(\bR\x05leave\"\x7f\n" +
@@ -2091,12 +2112,13 @@ const file_holdfast_consensus_v1_consensus_proto_rawDesc = "" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12*\n" +
 	"\x04view\x18\x02 \x01(\v2\x16.holdfast.feed.v1.ViewR\x04view\x12\x1d\n" +
 	"\n" +
-	"removal_ms\x18\x03 \x01(\rR\tremovalMs\"s\n" +
+	"removal_ms\x18\x03 \x01(\rR\tremovalMs\"\x9e\x01\n" +
 	"\x13ExpireLeasesRequest\x12\x10\n" +
 	"\x03ids\x18\x01 \x03(\x03R\x03ids\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"t\n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\x12)\n" +
+	"\x10decided_sequence\x18\x05 \x01(\x04R\x0fdecidedSequence\"t\n" +
 	"\x14ExpireLeasesResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12@\n" +
 	"\boutcomes\x18\x02 \x03(\x0e2$.holdfast.consensus.v1.ExpireOutcomeR\boutcomes\"\xaa\x01\n" +

@@ -65,7 +65,7 @@ type ConsensusClient interface {
 	// arrived, with the view applied at that index. Only a leader answers; others fail with FailedPrecondition.
 	LeaseHeartbeat(ctx context.Context, in *LeaseHeartbeatRequest, opts ...grpc.CallOption) (*LeaseHeartbeatResponse, error)
 	// ExpireLeases proposes revokes that an owner decided on. Apply computes the owner of each and rejects those that
-	// the caller does not own under the epoch it decided by.
+	// the caller does not own under the epoch it decided by, and leases that were granted after the decision.
 	ExpireLeases(ctx context.Context, in *ExpireLeasesRequest, opts ...grpc.CallOption) (*ExpireLeasesResponse, error)
 	// CheckpointLeases records or clears the rest of long leases.
 	CheckpointLeases(ctx context.Context, in *CheckpointLeasesRequest, opts ...grpc.CallOption) (*CheckpointLeasesResponse, error)
@@ -248,7 +248,7 @@ type ConsensusServer interface {
 	// arrived, with the view applied at that index. Only a leader answers; others fail with FailedPrecondition.
 	LeaseHeartbeat(context.Context, *LeaseHeartbeatRequest) (*LeaseHeartbeatResponse, error)
 	// ExpireLeases proposes revokes that an owner decided on. Apply computes the owner of each and rejects those that
-	// the caller does not own under the epoch it decided by.
+	// the caller does not own under the epoch it decided by, and leases that were granted after the decision.
 	ExpireLeases(context.Context, *ExpireLeasesRequest) (*ExpireLeasesResponse, error)
 	// CheckpointLeases records or clears the rest of long leases.
 	CheckpointLeases(context.Context, *CheckpointLeasesRequest) (*CheckpointLeasesResponse, error)

@@ -1171,6 +1171,11 @@ func (m *LeaseEntry) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.GrantedSequence != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.GrantedSequence))
+		i--
+		dAtA[i] = 0x20
+	}
 	if m.RemainingTtlS != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.RemainingTtlS))
 		i--
@@ -1348,6 +1353,11 @@ func (m *ExpireLeasesRequest) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.DecidedSequence != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.DecidedSequence))
+		i--
+		dAtA[i] = 0x28
 	}
 	if m.Incarnation != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Incarnation))
@@ -2136,6 +2146,9 @@ func (m *LeaseEntry) SizeVT() (n int) {
 	if m.RemainingTtlS != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.RemainingTtlS))
 	}
+	if m.GrantedSequence != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.GrantedSequence))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -2211,6 +2224,9 @@ func (m *ExpireLeasesRequest) SizeVT() (n int) {
 	}
 	if m.Incarnation != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Incarnation))
+	}
+	if m.DecidedSequence != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.DecidedSequence))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -5066,6 +5082,25 @@ func (m *LeaseEntry) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 4:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field GrantedSequence", wireType)
+			}
+			m.GrantedSequence = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.GrantedSequence |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -5507,6 +5542,25 @@ func (m *ExpireLeasesRequest) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Incarnation |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 5:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field DecidedSequence", wireType)
+			}
+			m.DecidedSequence = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.DecidedSequence |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

@@ -344,13 +344,15 @@ func (*Command_MemberAttributes) isCommand_Command() {}
 func (*Command_ClusterVersion) isCommand_Command() {}
 
 type LeaseExpire struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ids           []int64                `protobuf:"varint,1,rep,packed,name=ids,proto3" json:"ids,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	Incarnation   uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Ids         []int64                `protobuf:"varint,1,rep,packed,name=ids,proto3" json:"ids,omitempty"`
+	Epoch       uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Name        string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Incarnation uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Lease sequence of the table that the decision was taken by; apply refuses leases granted later. 0: not told.
+	DecidedSequence uint64 `protobuf:"varint,5,opt,name=decided_sequence,json=decidedSequence,proto3" json:"decided_sequence,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *LeaseExpire) Reset() {
@@ -407,6 +409,13 @@ func (x *LeaseExpire) GetName() string {
 func (x *LeaseExpire) GetIncarnation() uint64 {
 	if x != nil {
 		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *LeaseExpire) GetDecidedSequence() uint64 {
+	if x != nil {
+		return x.DecidedSequence
 	}
 	return 0
 }
@@ -728,12 +737,13 @@ const file_holdfast_journal_v1_journal_proto_rawDesc = "" +
 	"\x05alarm\x18\f \x01(\fH\x00R\x05alarm\x12T\n" +
 	"\x11member_attributes\x18\r \x01(\v2%.holdfast.journal.v1.MemberAttributesH\x00R\x10memberAttributes\x12)\n" +
 	"\x0fcluster_version\x18\x0e \x01(\tH\x00R\x0eclusterVersionB\t\n" +
-	"\acommand\"k\n" +
+	"\acommand\"\x96\x01\n" +
 	"\vLeaseExpire\x12\x10\n" +
 	"\x03ids\x18\x01 \x03(\x03R\x03ids\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"\xa3\x01\n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\x12)\n" +
+	"\x10decided_sequence\x18\x05 \x01(\x04R\x0fdecidedSequence\"\xa3\x01\n" +
 	"\x10LeaseCheckpoints\x12C\n" +
 	"\vcheckpoints\x18\x01 \x03(\v2!.holdfast.feed.v1.LeaseCheckpointR\vcheckpoints\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +

@@ -571,7 +571,7 @@ type Remaining struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Lease   int64                  `protobuf:"varint,1,opt,name=lease,proto3" json:"lease,omitempty"`
 	Outcome Outcome                `protobuf:"varint,2,opt,name=outcome,proto3,enum=holdfast.lease.v1.Outcome" json:"outcome,omitempty"`
-	// Rest in whole seconds, rounded up as etcd does.
+	// Rest in whole seconds, cut off as etcd does.
 	RemainingTtlS int64 `protobuf:"varint,3,opt,name=remaining_ttl_s,json=remainingTtlS,proto3" json:"remaining_ttl_s,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1,0 +1,120 @@
+package differential
+
+import (
+	"context"
+	"fmt"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
+)
+
+// Op is one request.
+type Op struct {
+	Method  string // as gRPC has it
+	Request proto.Message
+}
+
+// The methods that a Generator uses.
+const (
+	methodRange      = "/etcdserverpb.KV/Range"
+	methodPut        = "/etcdserverpb.KV/Put"
+	methodDelete     = "/etcdserverpb.KV/DeleteRange"
+	methodTxn        = "/etcdserverpb.KV/Txn"
+	methodCompact    = "/etcdserverpb.KV/Compact"
+	methodGrant      = "/etcdserverpb.Lease/LeaseGrant"
+	methodRevoke     = "/etcdserverpb.Lease/LeaseRevoke"
+	methodTimeToLive = "/etcdserverpb.Lease/LeaseTimeToLive"
+	methodLeases     = "/etcdserverpb.Lease/LeaseLeases"
+	methodKeepAlive  = "/etcdserverpb.Lease/LeaseKeepAlive"
+	methodHashKV     = "/etcdserverpb.Maintenance/HashKV"
+)
+
+func response(method string) proto.Message {
+	switch method {
+	case methodRange:
+		return &pb.RangeResponse{}
+	case methodPut:
+		return &pb.PutResponse{}
+	case methodDelete:
+		return &pb.DeleteRangeResponse{}
+	case methodTxn:
+		return &pb.TxnResponse{}
+	case methodCompact:
+		return &pb.CompactionResponse{}
+	case methodGrant:
+		return &pb.LeaseGrantResponse{}
+	case methodRevoke:
+		return &pb.LeaseRevokeResponse{}
+	case methodTimeToLive:
+		return &pb.LeaseTimeToLiveResponse{}
+	case methodLeases:
+		return &pb.LeaseLeasesResponse{}
+	case methodKeepAlive:
+		return &pb.LeaseKeepAliveResponse{}
+	case methodHashKV:
+		return &pb.HashKVResponse{}
+	default:
+		panic("differential: no response is known for " + method)
+	}
+}
+
+// String is the request as a person reads it; long values are cut.
+func (o Op) String() string { return o.Method + " {" + clip(prototext.Format(o.Request)) + "}" }
+
+const shownBytesMax = 4 << 10
+
+func clip(text string) string {
+	if len(text) > shownBytesMax {
+		return fmt.Sprintf("%s... (%d bytes in all)", text[:shownBytesMax], len(text))
+	}
+	return text
+}
+
+// Outcome is what came back: a response, or an error's code and text.
+type Outcome struct {
+	Response proto.Message // nil after an error
+	Code     codes.Code
+	Text     string
+}
+
+// String is the outcome as a person reads it.
+func (o Outcome) String() string {
+	if o.Code != codes.OK {
+		return fmt.Sprintf("%s: %s", o.Code, o.Text)
+	}
+	return clip(prototext.Format(o.Response))
+}
+
+// Do sends the request and waits for the answer.
+func (o Op) Do(ctx context.Context, conn grpc.ClientConnInterface) Outcome {
+	answer := response(o.Method)
+	var err error
+	if o.Method == methodKeepAlive {
+		err = keepAlive(ctx, conn, o.Request, answer)
+	} else {
+		err = conn.Invoke(ctx, o.Method, o.Request, answer)
+	}
+	if err != nil {
+		s := status.Convert(err)
+		return Outcome{Code: s.Code(), Text: s.Message()}
+	}
+	return Outcome{Response: answer}
+}
+
+// keepAlive sends one keepalive on a stream of its own.
+func keepAlive(ctx context.Context, conn grpc.ClientConnInterface, request, answer proto.Message) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, methodKeepAlive)
+	if err != nil {
+		return err
+	}
+	if err := stream.SendMsg(request); err != nil {
+		return err
+	}
+	return stream.RecvMsg(answer)
+}

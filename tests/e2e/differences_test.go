@@ -1,0 +1,25 @@
+package e2e
+
+// What Holdfast answers otherwise than the etcd beside it, all in one place. Everything else must be the same.
+
+// version is what Status and /version say. Holdfast tells the version of the API that it speaks, etcd its own.
+func (s *system) version() string {
+	if s.oracle {
+		return "3.7.3"
+	}
+	return "3.7.0"
+}
+
+// clusterVersion is the version of the API that all members speak, in /version.
+const clusterVersion = "3.7.0"
+
+// implemented tells whether what Holdfast does not have yet must be there.
+func (s *system) implemented() bool { return s.oracle }
+
+// ownMetrics are there in Holdfast alone.
+func (s *system) ownMetrics() []string {
+	if s.oracle {
+		return nil
+	}
+	return []string{"holdfast_build_info"}
+}
