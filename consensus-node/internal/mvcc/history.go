@@ -130,7 +130,7 @@ func (r *replay) event(rev Revision, tombstone bool, kv *mvccpb.KeyValue) (Event
 	if tombstone {
 		ev = Event{Type: mvccpb.Event_DELETE, Kv: &mvccpb.KeyValue{Key: kv.Key, ModRevision: rev.Main}}
 	}
-	if rev.Main <= r.v.compact {
+	if rev.Main <= r.v.compact || ev.creates() {
 		return ev, nil
 	}
 	if h := lookup(r.v.tree, kv.Key); h != nil {

@@ -307,6 +307,9 @@ func (p *pair) effects(eff Effects) {
 func (p *pair) event(e Event) {
 	p.t.Helper()
 	before := p.m.at[e.Kv.ModRevision-1][string(e.Kv.Key)]
+	if e.Type == mvccpb.Event_PUT && e.Kv.CreateRevision == e.Kv.ModRevision {
+		before = nil // made anew in this revision, whatever was there before
+	}
 	require.Equal(p.t, before.GetModRevision(), e.Prev.Main, showEvent(e))
 	if e.PrevKv != nil {
 		require.True(p.t, proto.Equal(before, e.PrevKv), showEvent(e))

@@ -82,6 +82,12 @@ type Event struct {
 	Prev Revision
 }
 
+// creates says whether the event makes the key. It has nothing before it then,
+// as in etcd, also if the same main revision deleted the key before.
+func (e Event) creates() bool {
+	return e.Type == mvccpb.Event_PUT && e.Kv.CreateRevision == e.Kv.ModRevision
+}
+
 // Proto returns the event in etcd's form, with PrevKv if it is known.
 func (e Event) Proto() *mvccpb.Event {
 	return &mvccpb.Event{Type: e.Type, Kv: e.Kv, PrevKv: e.PrevKv}

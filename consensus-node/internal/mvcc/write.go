@@ -164,6 +164,9 @@ func (w *writer) remove(e entry, h *history, prev *mvccpb.KeyValue) {
 // event adds an event with what was there before this main revision; prev is
 // what was there just now, which may be the request's own.
 func (w *writer) event(ev Event, h *history, prev *mvccpb.KeyValue) {
+	if ev.creates() {
+		h, prev = nil, nil
+	}
 	if h != nil {
 		if r, ok := h.before(w.main); ok && !r.tombstone() {
 			ev.Prev = r.rev

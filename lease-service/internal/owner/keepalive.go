@@ -53,7 +53,9 @@ func (c *Core) Remaining(now time.Duration, id int64) (Verdict, int64) {
 	if verdict != Known {
 		return verdict, 0
 	}
-	return Known, restS(now, lease.Deadline)
+	// The deadline may lie later than the TTL says, for what a former owner may have acknowledged; a client is told no more
+	// than a fresh renewal would give it.
+	return Known, min(restS(now, lease.Deadline), max(0, lease.TTLS-1))
 }
 
 // judge says whether anything may be said about a lease at now.
