@@ -25,7 +25,7 @@ func (n *Node) changed() {
 // runMembers keeps the transport's peers as the member list says, records this node's name and client URLs once, and ends the
 // process when this node was removed.
 func (n *Node) runMembers(ctx context.Context) error {
-	const retry = 500 * time.Millisecond
+	const retry = 100 * time.Millisecond
 	ticker := time.NewTicker(retry)
 	defer ticker.Stop()
 	for recorded := false; ; {
@@ -103,19 +103,29 @@ func (n *Node) isRemoved(id uint64) bool {
 	return view.Members.IsRemoved(id)
 }
 
-// recordSelf makes the member list say this node's name and client URLs; true once it does.
-func (n *Node) recordSelf(ctx context.Context) bool {
+// Listed tells whether the member list says this node's name and client URLs, as far as this node has applied it.
+func (n *Node) Listed() bool {
 	view, err := n.machine.Current()
 	if err != nil {
 		return false
 	}
+	defer view.Release()
 	self, ok := view.Members.Get(n.memberID)
+	return ok && self.Name == n.cfg.Name && slices.Equal(self.ClientURLs, n.cfg.AdvertiseClientURLs.Strings())
+}
+
+// recordSelf makes the member list say this node's name and client URLs; true once it does.
+func (n *Node) recordSelf(ctx context.Context) bool {
+	if n.Listed() {
+		return true
+	}
+	view, err := n.machine.Current()
+	if err != nil {
+		return false
+	}
 	leader, _ := view.Members.Get(n.raft.Status().Leader)
 	view.Release()
 	urls := n.cfg.AdvertiseClientURLs.Strings()
-	if ok && self.Name == n.cfg.Name && slices.Equal(self.ClientURLs, urls) {
-		return true
-	}
 	const patience = 2 * time.Second
 	bounded, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -290,7 +290,7 @@ func (a *assembly) announceReady(ctx context.Context, started <-chan struct{}, s
 	const look = 10 * time.Millisecond
 	ticker := time.NewTicker(look)
 	defer ticker.Stop()
-	for !a.hub.Following() || !a.lease.Serving() {
+	for !a.node.Listed() || !a.hub.Following() || !a.lease.Serving() {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
