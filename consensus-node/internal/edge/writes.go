@@ -15,7 +15,7 @@ func (s *Server) submit(ctx context.Context, call *consensusv1.Call, w work, rep
 	write := propose.Write{Command: w.write, Exclusive: w.exclusive}
 	span := s.startSpan(call, "holdfast.consensus/propose")
 	if span != nil {
-		write.SpanContext = encodeSpan(span)
+		w.write.SpanContext = encodeSpan(span)
 	}
 	write.Done = func(outcome propose.Outcome) {
 		if span != nil {

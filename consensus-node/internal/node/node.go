@@ -24,8 +24,6 @@ const compactKeysPerStep = 1000
 type Waiting interface {
 	// Waits tells whether anybody waits for a command's outcome here.
 	Waits(id uint64) bool
-	// SpanContext gives the encoded span context of a command that was proposed here and is sampled, or nil.
-	SpanContext(id uint64) []byte
 	// Resolve hands an outcome out.
 	Resolve(outcome apply.Outcome)
 	// Applied tells that an entry of a term was applied, after Resolve for it and for all entries before.
@@ -164,7 +162,6 @@ func (r *round) apply(entry *raftpb.Entry) error {
 	if err != nil {
 		return err
 	}
-	n.brand(&result)
 	if err := n.cfg.Store.Apply(storeBatch(result.Batch)); err != nil {
 		return err
 	}
@@ -224,7 +221,12 @@ func (r *round) applyNormal(entry *raftpb.Entry) (apply.Result, error) {
 		return apply.Result{}, err
 	}
 	defer values.Close()
-	return r.node.machine.Apply(entry.GetIndex(), entry.GetTerm(), commands, values)
+	result, err := r.node.machine.Apply(entry.GetIndex(), entry.GetTerm(), commands, values)
+	if err != nil {
+		return apply.Result{}, err
+	}
+	brand(commands.GetCommands(), &result)
+	return result, nil
 }
 
 // finish tells everyone about a round whose view is published.
@@ -260,16 +262,15 @@ func (n *Node) advance(view *apply.View) {
 	n.leases.advance(view.Leases.Sequence())
 }
 
-// brand writes the span contexts of sampled commands proposed here beside the revisions they made.
-func (n *Node) brand(result *apply.Result) {
-	for i := range result.Outcomes {
-		outcome := &result.Outcomes[i]
-		span := n.cfg.Waiting.SpanContext(outcome.ID)
-		if span == nil {
+// brand writes the span contexts of sampled commands beside the revisions that they made.
+func brand(commands []*journalv1.Command, result *apply.Result) {
+	for i, command := range commands {
+		span := command.GetSpanContext()
+		if len(span) == 0 || i >= len(result.Outcomes) {
 			continue
 		}
 		for _, revision := range result.Revisions {
-			if revision.GetRevision() == outcome.Revision {
+			if revision.GetRevision() == result.Outcomes[i].Revision {
 				revision.SpanContext = span
 			}
 		}

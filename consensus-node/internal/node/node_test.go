@@ -33,8 +33,7 @@ type waiting struct {
 	seen     func(apply.Outcome)
 }
 
-func (w *waiting) Waits(uint64) bool         { return true }
-func (w *waiting) SpanContext(uint64) []byte { return nil }
+func (w *waiting) Waits(uint64) bool { return true }
 
 func (w *waiting) Resolve(o apply.Outcome) {
 	w.mu.Lock()

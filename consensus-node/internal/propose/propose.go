@@ -58,8 +58,6 @@ type Write struct {
 	Command *journalv1.Command
 	// Exclusive commands go alone into their entry: they may take long to apply.
 	Exclusive bool
-	// SpanContext is the encoded context of the sampled span that the write belongs to; nil if there is none.
-	SpanContext []byte
 	// Term, if not 0, is the only term in which the write may be proposed: it rests on what this node knew as that term's leader.
 	Term uint64
 	Done Done
@@ -113,7 +111,6 @@ type queued struct {
 type waiter struct {
 	id   uint64
 	done Done
-	span []byte
 	pack *pack
 	at   time.Duration
 	term uint64
@@ -241,7 +238,7 @@ func (p *Packer) pack() ([]*journalv1.Command, *pack, uint64) {
 		p.nextID++
 		q.Command.Id = p.nextID
 		commands[i] = q.Command
-		w := &waiter{id: p.nextID, done: q.Done, span: q.SpanContext, pack: batch, at: q.at, term: term}
+		w := &waiter{id: p.nextID, done: q.Done, pack: batch, at: q.at, term: term}
 		p.waiting[w.id] = w
 		p.order = append(p.order, w)
 	}
@@ -282,16 +279,6 @@ func (p *Packer) Waits(id uint64) bool {
 	defer p.mu.Unlock()
 	_, ok := p.waiting[id]
 	return ok
-}
-
-// SpanContext gives the span context of a command that waits here and is sampled, or nil.
-func (p *Packer) SpanContext(id uint64) []byte {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if w, ok := p.waiting[id]; ok {
-		return w.span
-	}
-	return nil
 }
 
 func (p *Packer) resolve(id uint64, outcome Outcome) {

@@ -85,6 +85,9 @@ type Command struct {
 	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Auth revision that was checked at the proposal; apply refuses an older one. 0 while auth is off.
 	AuthRevision uint64 `protobuf:"varint,2,opt,name=auth_revision,json=authRevision,proto3" json:"auth_revision,omitempty"`
+	// Span context of a sampled proposal, so that every node that feeds followers can name the write; empty for all others.
+	// Apply does not look at it and nothing of it is stored in the database.
+	SpanContext []byte `protobuf:"bytes,15,opt,name=span_context,json=spanContext,proto3" json:"span_context,omitempty"`
 	// Types that are valid to be assigned to Command:
 	//
 	//	*Command_Put
@@ -146,6 +149,13 @@ func (x *Command) GetAuthRevision() uint64 {
 		return x.AuthRevision
 	}
 	return 0
+}
+
+func (x *Command) GetSpanContext() []byte {
+	if x != nil {
+		return x.SpanContext
+	}
+	return nil
 }
 
 func (x *Command) GetCommand() isCommand_Command {
@@ -718,10 +728,11 @@ const file_holdfast_journal_v1_journal_proto_rawDesc = "" +
 	"!holdfast/journal/v1/journal.proto\x12\x13holdfast.journal.v1\x1a\x1bholdfast/feed/v1/feed.proto\"[\n" +
 	"\x05Entry\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x128\n" +
-	"\bcommands\x18\x02 \x03(\v2\x1c.holdfast.journal.v1.CommandR\bcommands\"\xf2\x04\n" +
+	"\bcommands\x18\x02 \x03(\v2\x1c.holdfast.journal.v1.CommandR\bcommands\"\x95\x05\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12#\n" +
-	"\rauth_revision\x18\x02 \x01(\x04R\fauthRevision\x12\x12\n" +
+	"\rauth_revision\x18\x02 \x01(\x04R\fauthRevision\x12!\n" +
+	"\fspan_context\x18\x0f \x01(\fR\vspanContext\x12\x12\n" +
 	"\x03put\x18\x03 \x01(\fH\x00R\x03put\x12#\n" +
 	"\fdelete_range\x18\x04 \x01(\fH\x00R\vdeleteRange\x12\x12\n" +
 	"\x03txn\x18\x05 \x01(\fH\x00R\x03txn\x12\x1a\n" +

@@ -109,6 +109,13 @@ func (m *Command) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		}
 		i -= size
 	}
+	if len(m.SpanContext) > 0 {
+		i -= len(m.SpanContext)
+		copy(dAtA[i:], m.SpanContext)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.SpanContext)))
+		i--
+		dAtA[i] = 0x7a
+	}
 	if m.AuthRevision != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.AuthRevision))
 		i--
@@ -726,6 +733,10 @@ func (m *Command) SizeVT() (n int) {
 	}
 	if vtmsg, ok := m.Command.(interface{ SizeVT() int }); ok {
 		n += vtmsg.SizeVT()
+	}
+	l = len(m.SpanContext)
+	if l > 0 {
+		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -1619,6 +1630,40 @@ func (m *Command) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Command = &Command_ClusterVersion{ClusterVersion: string(dAtA[iNdEx:postIndex])}
+			iNdEx = postIndex
+		case 15:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field SpanContext", wireType)
+			}
+			var byteLen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				byteLen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if byteLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + byteLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.SpanContext = append(m.SpanContext[:0], dAtA[iNdEx:postIndex]...)
+			if m.SpanContext == nil {
+				m.SpanContext = []byte{}
+			}
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
