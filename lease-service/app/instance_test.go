@@ -264,6 +264,43 @@ func TestStop(t *testing.T) {
 	})
 }
 
+// A revoke of a lease that does not exist comes to nothing, and so it stops nothing: not the lease that is granted next under
+// the same id.
+func TestStopOfNoLease(t *testing.T) {
+	overBoth(t, func(t *testing.T, r *rig) {
+		i := r.start("a")
+		refused := func(id int64) {
+			_, err := i.keeper.Stop(t.Context(), &leasev1.StopRequest{Leases: []int64{id}})
+			require.Equal(t, codes.NotFound, status.Code(err))
+			r.node.grant(id, 60)
+			until(t, time.Second, "renewed", func() bool { return i.keepAlive(id).GetOutcome() == renewed })
+		}
+		refused(7)
+		r.node.revoke(7)
+		until(t, time.Second, "gone", func() bool { return i.keepAlive(7).GetOutcome() == notFound })
+		refused(7)
+
+		// One that the feed has not told of yet exists, and is stopped.
+		r.node.set(func(f *faults) { f.deaf, f.silent = true, true })
+		r.node.grant(8, 60)
+		_, err := i.keeper.Stop(t.Context(), &leasev1.StopRequest{Leases: []int64{8}})
+		require.NoError(t, err)
+		r.node.set(func(f *faults) { f.deaf, f.silent = false, false })
+		until(t, time.Second, "lease known", func() bool {
+			rest, err := i.keeper.Remaining(t.Context(), &leasev1.RemainingRequest{Leases: []int64{8}})
+			return err == nil && rest.GetRemaining()[0].GetOutcome() == renewed
+		})
+		require.Equal(t, unavailable, i.keepAlive(8).GetOutcome())
+
+		// Without the proof it is stopped, too: it may exist.
+		r.node.set(func(f *faults) { f.majority = true })
+		ctx, cancel := context.WithTimeout(t.Context(), removal)
+		defer cancel()
+		_, err = i.keeper.Stop(ctx, &leasev1.StopRequest{Leases: []int64{9}})
+		require.NotEqual(t, codes.NotFound, status.Code(err))
+	})
+}
+
 // A checkpoint is cleared before a keepalive is acknowledged.
 func TestCheckpointIsClearedFirst(t *testing.T) {
 	inBubble(t, true, func(t *testing.T, r *rig) {

@@ -437,6 +437,9 @@ func (k *keeper) KeepAlives(stream leasev1.Keeper_KeepAlivesServer) error {
 
 func (k *keeper) Stop(_ context.Context, request *leasev1.StopRequest) (*leasev1.StopResponse, error) {
 	k.world.note("%s stop %d", k.name, request.GetLeases()[0])
+	if request.GetLeases()[0] == 404 {
+		return nil, status.Error(codes.NotFound, "no such lease")
+	}
 	return &leasev1.StopResponse{}, nil
 }
 

@@ -104,6 +104,43 @@ func TestKeepAlives(t *testing.T) {
 	})
 }
 
+// An instance hears of revisions by its feed, but a client connection never sees them go back.
+func TestKeepAliveHeaders(t *testing.T) {
+	eachBinding(t, func(t *testing.T, r *rig) {
+		r.addNodes(1)
+		l1, _, _ := r.addKeeper("l1")
+		r.ready()
+		known := atomic.Int64{}
+		known.Store(5)
+		l1.on(func(int64) *leasev1.KeepAliveAnswer {
+			return &leasev1.KeepAliveAnswer{Outcome: leasev1.Outcome_OUTCOME_RENEWED, TtlS: 60, Revision: known.Load()}
+		})
+		stream, err := pb.NewLeaseClient(r.client).LeaseKeepAlive(t.Context())
+		require.NoError(t, err)
+		header := func() int64 {
+			require.NoError(t, stream.Send(&pb.LeaseKeepAliveRequest{ID: 33}))
+			response, err := stream.Recv()
+			require.NoError(t, err)
+			return response.Header.Revision
+		}
+		require.EqualValues(t, 5, header())
+		kv := pb.NewKVClient(r.client)
+		var put *pb.PutResponse
+		for put.GetHeader().GetRevision() < 8 {
+			put, err = kv.Put(t.Context(), &pb.PutRequest{Key: []byte("k")})
+			require.NoError(t, err)
+		}
+		require.EqualValues(t, 8, header(), "the put told more than the instance knows")
+		known.Store(100)
+		require.EqualValues(t, 100, header())
+		// The fake node's count is the least revision that it was asked for.
+		read, err := kv.Range(t.Context(), &pb.RangeRequest{Key: []byte("k"), Serializable: true})
+		require.NoError(t, err)
+		require.EqualValues(t, 100, read.Count, "what the keepalive told binds reads, too")
+		require.NoError(t, stream.CloseSend())
+	})
+}
+
 // One dead owner holds up its own leases until the view gives them to another; with nobody left the stream ends.
 func TestDeadOwner(t *testing.T) {
 	eachBinding(t, func(t *testing.T, r *rig) {
@@ -182,6 +219,11 @@ func TestRevokeStopsTheOwnerFirst(t *testing.T) {
 			notes := r.world.notes()
 			return notes[len(notes)-2] == "l1 stop 2" && notes[len(notes)-1] == "n1 LEASE_REVOKE"
 		}, 5*time.Second, time.Millisecond)
+
+		before := len(r.world.notes())
+		_, err = leases.LeaseRevoke(t.Context(), &pb.LeaseRevokeRequest{ID: 404})
+		require.Equal(t, rpctypes.ErrGRPCLeaseNotFound, err)
+		require.Equal(t, []string{"l1 stop 404"}, r.world.notes()[before:], "nothing is proposed")
 
 		stop()
 		start := time.Now()

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -12,7 +13,14 @@ import (
 
 // Stop makes leases refuse keepalives until their revoke is known to have happened or to have come to nothing. It waits while
 // an expiry of one of them is under way: an expiry that arrives late could otherwise meet a lease granted anew.
+//
+// If none of the leases exists, which a read proves that began after the call arrived, the error is NotFound and nothing is
+// stopped. The revoke must not be proposed then: it would leave no trace in the lease sequence to end a stop by, and a lease
+// granted under the id in the meantime would be renewed here until that lease's own revoke is heard of.
 func (s *Service) Stop(ctx context.Context, request *leasev1.StopRequest) (*leasev1.StopResponse, error) {
+	if s.proveAbsent(ctx, request.GetLeases()) {
+		return nil, errNoLease
+	}
 	for {
 		now := s.cfg.Clock.Now()
 		s.mu.Lock()
@@ -37,6 +45,27 @@ func (s *Service) Stop(ctx context.Context, request *leasev1.StopRequest) (*leas
 			return nil, status.FromContextError(ctx.Err()).Err()
 		}
 	}
+}
+
+// errNoLease says that the leases of a call are proved not to exist.
+var errNoLease = status.Error(codes.NotFound, "lease-service: no such lease")
+
+// proveAbsent tells whether none of the leases exists: the table lacks them all and a read confirms it. Without an answer to the
+// read they may exist.
+func (s *Service) proveAbsent(ctx context.Context, leases []int64) bool {
+	now := s.cfg.Clock.Now()
+	known := len(leases) == 0
+	s.mu.Lock()
+	for _, id := range leases {
+		verdict, _ := s.core.Remaining(now, id)
+		known = known || verdict != owner.Unknown
+	}
+	s.mu.Unlock()
+	if known {
+		return false
+	}
+	read, err := s.read(ctx, leases)
+	return err == nil && !slices.ContainsFunc(read.GetTtlS(), func(ttlS int64) bool { return ttlS > 0 })
 }
 
 // errLeft ends calls to an instance that gave its leases up.

@@ -36,6 +36,12 @@ func (c *connection) saw(revision int64) {
 	}
 }
 
+// raise gives the highest revision that this connection was told, which counts the given one as told.
+func (c *connection) raise(revision int64) int64 {
+	c.saw(revision)
+	return c.seen()
+}
+
 // connectionOf finds the connection of a call; nil if it came another way.
 func connectionOf(ctx context.Context) *connection {
 	p, ok := peer.FromContext(ctx)

@@ -58,7 +58,7 @@ func (e *Edge) Register(server grpc.ServiceRegistrar) {
 	})
 	leaseDesc.Streams = append(leaseDesc.Streams, grpc.StreamDesc{
 		StreamName: "LeaseKeepAlive", ServerStreams: true, ClientStreams: true,
-		Handler: e.stream(serviceLease, "LeaseKeepAlive", e.config.Leases.KeepAlive),
+		Handler: e.stream(serviceLease, "LeaseKeepAlive", e.keepAlive),
 	})
 	for _, d := range services {
 		server.RegisterService(d, e)
@@ -146,6 +146,15 @@ func (e *Edge) serve(stream grpc.ServerStream, serve func(grpc.ServerStream, <-c
 		return rpctypes.ErrGRPCNoLeader
 	}
 	return serve(stream, lost)
+}
+
+// keepAlive serves a LeaseKeepAlive stream, whose headers never go back behind what this connection has seen.
+func (e *Edge) keepAlive(stream grpc.ServerStream, lost <-chan struct{}) error {
+	told := func(revision int64) int64 { return revision }
+	if conn := connectionOf(stream.Context()); conn != nil {
+		told = conn.raise
+	}
+	return e.config.Leases.KeepAlive(stream, lost, told)
 }
 
 // span starts the server span of a call; nil while tracing is off.

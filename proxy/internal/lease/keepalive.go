@@ -22,6 +22,7 @@ const inFlightMax = 1024
 type keepStreamState struct {
 	service *Service
 	grpc    grpc.ServerStream
+	told    func(revision int64) int64
 	slots   chan struct{} // one token for each keepalive in flight
 	wake    chan struct{} // capacity 1
 
@@ -36,10 +37,12 @@ type keepStreamState struct {
 
 type response struct{ lease, ttl, revision int64 }
 
-// KeepAlive serves one stream. lost, if not nil, ends it with etcd's "no leader" when closed.
-func (s *Service) KeepAlive(stream grpc.ServerStream, lost <-chan struct{}) error {
+// KeepAlive serves one stream. lost, if not nil, ends it with etcd's "no leader" when closed. told is given the revision that
+// an answer's header is about to carry and returns the one to carry, which is no lower: an instance hears of revisions by its feed,
+// and a client must not see them go back.
+func (s *Service) KeepAlive(stream grpc.ServerStream, lost <-chan struct{}, told func(revision int64) int64) error {
 	ks := &keepStreamState{
-		service: s, grpc: stream,
+		service: s, grpc: stream, told: told,
 		slots: make(chan struct{}, inFlightMax), wake: make(chan struct{}, 1), waiting: map[int64]int{},
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
@@ -157,7 +160,7 @@ func (ks *keepStreamState) take() (ready []response, err error, finished bool) {
 
 func (ks *keepStreamState) send(r response) error {
 	table := ks.service.topology.Table()
-	header := wire.Header{ClusterID: table.ClusterID, MemberID: table.Leader, Revision: r.revision, Term: table.Term}
+	header := wire.Header{ClusterID: table.ClusterID, MemberID: table.Leader, Revision: ks.told(r.revision), Term: table.Term}
 	err := ks.grpc.SendMsg(&wire.Frame{Data: wire.KeepAliveResponse(header, r.lease, r.ttl)})
 	<-ks.slots
 	return err

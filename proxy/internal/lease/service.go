@@ -8,6 +8,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -46,20 +47,27 @@ func NewService(
 	return &Service{instances: instances, topology: follower, caller: caller, removal: removal, log: log}
 }
 
-// Revoke stops the owner's acknowledgements, then has the lease revoked. call is the client's, of class Write.
+// Revoke stops the owner's acknowledgements, then has the lease revoked. call is the client's, of class Write. A lease that the
+// owner proves not to exist is not revoked: the error is etcd's "requested lease not found", as the consensus tier's would be.
 func (s *Service) Revoke(ctx context.Context, call *calls.Call) (*consensusv1.Answer, error) {
 	var request pb.LeaseRevokeRequest
 	if err := proto.Unmarshal(call.Request, &request); err != nil {
 		return nil, malformed(err)
 	}
-	if err := s.stop(ctx, request.GetID()); err != nil {
+	switch err := s.stop(ctx, request.GetID()); {
+	case errors.Is(err, errAbsent):
+		return nil, rpctypes.ErrGRPCLeaseNotFound
+	case err != nil:
 		return nil, err
 	}
 	return s.caller.Do(ctx, call)
 }
 
-// stop returns when the owner has promised to acknowledge nothing for the lease, when nobody may acknowledge (any more), or
-// with the error of the client's context.
+// errAbsent says that the owner proved by a read that there is no such lease. Nothing was stopped then.
+var errAbsent = errors.New("lease: no such lease")
+
+// stop returns when the owner has promised to acknowledge nothing for the lease, when nobody may acknowledge (any more), with
+// errAbsent, or with the error of the client's context.
 func (s *Service) stop(ctx context.Context, lease int64) error {
 	until := time.Now().Add(s.removal)
 	bounded, cancel := context.WithDeadline(ctx, until)
@@ -69,8 +77,11 @@ func (s *Service) stop(ctx context.Context, lease int64) error {
 		if errors.Is(err, errNoInstance) {
 			return nil
 		}
-		if s.stopAt(bounded, to, lease) {
+		switch err := s.stopAt(bounded, to, lease); {
+		case err == nil:
 			return nil
+		case status.Code(err) == codes.NotFound:
+			return errAbsent
 		}
 		select {
 		case <-time.After(askAgain):
@@ -85,21 +96,24 @@ func (s *Service) stop(ctx context.Context, lease int64) error {
 	}
 }
 
-// stopAt asks one instance to stop and tells whether it did.
-func (s *Service) stopAt(ctx context.Context, to instance, lease int64) bool {
+// errElsewhere says that an instance does not own the lease.
+var errElsewhere = errors.New("lease: another instance owns the lease")
+
+// stopAt asks one instance to stop; the error is the instance's own, or errElsewhere.
+func (s *Service) stopAt(ctx context.Context, to instance, lease int64) error {
 	keeper, err := s.instances.keeper(to)
 	if err != nil {
-		return false
+		return err
 	}
 	answer, err := keeper.Stop(ctx, &leasev1.StopRequest{Leases: []int64{lease}})
 	if err != nil {
-		return false
+		return err //nolint:wrapcheck // a status, whose code counts
 	}
 	if slices.Contains(answer.GetNotOwned(), lease) {
 		s.topology.Viewed(answer.GetView())
-		return false
+		return errElsewhere
 	}
-	return true
+	return nil
 }
 
 // TimeToLive joins the keys and the granted TTL from the consensus tier with the rest of the time from the owner.

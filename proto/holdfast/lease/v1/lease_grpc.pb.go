@@ -33,6 +33,8 @@ type KeeperClient interface {
 	// KeepAlives renews leases in batches, one stream per proxy and instance, by credit as consensus calls.
 	KeepAlives(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[KeepAliveBatch, KeepAliveAnswers], error)
 	// Stop makes the owner stop acknowledging keepalives of leases that a client revokes, until the outcome is known.
+	// NotFound: none of the leases exists, proved by a read that began after the call arrived; nothing is stopped, and the revoke must
+	// not be proposed.
 	Stop(ctx context.Context, in *StopRequest, opts ...grpc.CallOption) (*StopResponse, error)
 	// Remaining tells the rest of leases that the instance owns.
 	Remaining(ctx context.Context, in *RemainingRequest, opts ...grpc.CallOption) (*RemainingResponse, error)
@@ -86,6 +88,8 @@ type KeeperServer interface {
 	// KeepAlives renews leases in batches, one stream per proxy and instance, by credit as consensus calls.
 	KeepAlives(grpc.BidiStreamingServer[KeepAliveBatch, KeepAliveAnswers]) error
 	// Stop makes the owner stop acknowledging keepalives of leases that a client revokes, until the outcome is known.
+	// NotFound: none of the leases exists, proved by a read that began after the call arrived; nothing is stopped, and the revoke must
+	// not be proposed.
 	Stop(context.Context, *StopRequest) (*StopResponse, error)
 	// Remaining tells the rest of leases that the instance owns.
 	Remaining(context.Context, *RemainingRequest) (*RemainingResponse, error)
