@@ -124,7 +124,7 @@ func (f *Follower) Run(ctx context.Context) {
 		}
 		f.mu.Unlock()
 		for _, endpoint := range left {
-			f.log.Info("left a consensus endpoint", "endpoint", endpoint)
+			f.log.Debug("left a consensus endpoint", "endpoint", endpoint)
 			f.config.Pool.Drop(endpoint)
 		}
 		select {
