@@ -36,7 +36,7 @@ type Dependencies struct {
 	Logger *slog.Logger
 	// Tracers makes the tracer; nil turns tracing off, and then it costs nothing.
 	Tracers trace.TracerProvider
-	// Metrics takes the hub's metrics.
+	// Metrics takes the hub's metrics; nil keeps them to the hub.
 	Metrics prometheus.Registerer
 	// Bus carries the change feed; nil: the hub follows a node's stream.
 	Bus bus.Bus

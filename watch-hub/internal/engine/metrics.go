@@ -42,6 +42,9 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		span:       gauge("window_revisions", "Revisions that the window spans."),
 		spanBytes:  gauge("window_bytes", "Size of the changes in the window."),
 	}
+	if registerer == nil { // nobody wants to see them
+		return m
+	}
 	registerer.MustRegister(m.gaps, m.backfills, m.fetches, m.lookups, m.revisions, m.deliveries,
 		m.watchers, m.live, m.streams, m.position, m.lag, m.span, m.spanBytes)
 	return m
