@@ -146,3 +146,13 @@ func TestErrorsOfWaits(t *testing.T) {
 		require.Equal(t, tc.want.Error(), s.mapped(t.Context(), "x", tc.err).Error())
 	}
 }
+
+// The limit counts what etcd counts: with 100 bytes allowed, a request of 85 is taken and one of 86 is not.
+func TestRequestLimit(t *testing.T) {
+	limits := Limits{RequestBytesMax: 100}
+	require.False(t, limits.tooLarge(make([]byte, 85)))
+	require.True(t, limits.tooLarge(make([]byte, 86)))
+	limits.RequestBytesMax = 1_572_864
+	require.False(t, limits.tooLarge(make([]byte, 1_572_864-17)))
+	require.True(t, limits.tooLarge(make([]byte, 1_572_864-16)))
+}

@@ -113,7 +113,7 @@ func (s *Server) parseAlarm(call *consensusv1.Call) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	if len(call.GetRequest()) > s.cfg.Limits.RequestBytesMax {
+	if s.cfg.Limits.tooLarge(call.GetRequest()) {
 		return work{}, rpctypes.ErrGRPCRequestTooLarge
 	}
 	return work{write: &journalv1.Command{Command: &journalv1.Command_Alarm{Alarm: call.GetRequest()}}}, alarmShape(request)

@@ -136,7 +136,7 @@ func (s *Server) parseWrite(call *consensusv1.Call) (work, error) {
 
 // writing makes a write of a command after the checks that all writes share.
 func (s *Server) writing(call *consensusv1.Call, command *journalv1.Command, exclusive bool) (work, error) {
-	if len(call.GetRequest()) > s.cfg.Limits.RequestBytesMax {
+	if s.cfg.Limits.tooLarge(call.GetRequest()) {
 		return work{}, rpctypes.ErrGRPCRequestTooLarge
 	}
 	if s.cfg.Store.Pressure() >= 1 {
@@ -170,7 +170,7 @@ func (s *Server) parseRevoke(call *consensusv1.Call) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	if len(call.GetRequest()) > s.cfg.Limits.RequestBytesMax {
+	if s.cfg.Limits.tooLarge(call.GetRequest()) {
 		return work{}, rpctypes.ErrGRPCRequestTooLarge
 	}
 	view, err := s.cfg.Node.Current()

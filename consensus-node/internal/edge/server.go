@@ -6,6 +6,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/node"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/outbox"
@@ -25,6 +26,13 @@ type Limits struct {
 	LeaseTTLMinS int64
 	// RequestTimeout bounds a linearizable read, and a write from its proposal on.
 	RequestTimeout time.Duration
+}
+
+// tooLarge tells whether a write is over the limit. etcd measures what it would propose: the request with its tag and length,
+// and a header that holds the id of the proposal. So does this.
+func (l Limits) tooLarge(request []byte) bool {
+	const envelopeBytes = 14 // the tag, and a header of 13 bytes around an id of nine (ten for half of all members)
+	return envelopeBytes+protowire.SizeBytes(len(request)) > l.RequestBytesMax
 }
 
 // Config is what the edge stands on.
