@@ -122,6 +122,9 @@ func createLog(cfg *Config, first []member.Member) error {
 	if cfg.InitialState.String() == "existing" {
 		return failure.New(failure.Config, "--initial-cluster-state existing with an empty --data-dir: joining a running cluster is not supported yet")
 	}
+	if err := (vfs.OS{}).MkdirAll(cfg.DataDir); err != nil {
+		return failure.Wrap(failure.Config, fmt.Sprintf("data directory %s cannot be made: choose another --data-dir", cfg.DataDir), err)
+	}
 	log, err := wal.Create(vfs.OS{}, cfg.logDir(), wal.Metadata{
 		ClusterID: member.ClusterID(first), NodeID: self.ID, Incarnation: uint64(time.Now().UnixNano()),
 	}, wal.Options{SegmentBytes: cfg.logSegmentBytes})

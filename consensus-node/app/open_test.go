@@ -107,3 +107,11 @@ func TestExitCodesOfFailures(t *testing.T) {
 	_, err := Open(cfg, discarding())
 	require.Equal(t, failure.ExitStorage, failure.ExitCode(err), "a database without its log")
 }
+
+// A data directory that cannot be made is bad input: exit code 1, not that of a failing disk.
+func TestDirectoryThatCannotBeMade(t *testing.T) {
+	t.Parallel()
+	_, err := Open(testConfig(t, "/proc/holdfast-cannot-be-made"), discarding())
+	require.ErrorContains(t, err, "choose another --data-dir")
+	require.Equal(t, failure.ExitInput, failure.ExitCode(err))
+}

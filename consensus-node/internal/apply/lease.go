@@ -49,7 +49,7 @@ func (s *step) revokeLease(id int64, expired bool) error {
 	s.store(eff)
 	change, err := s.m.leases.Revoke(id, expired, eff.Revision)
 	if err != nil {
-		return err //nolint:wrapcheck // a gRPC status for the client
+		return err
 	}
 	s.changed(change)
 	s.res.Batch.remove(lease.Bucket, lease.RowKey(id))
@@ -114,7 +114,7 @@ func (s *step) changeView(cmd *journalv1.ViewChange) (answer, error) {
 	}
 	row, err := lease.ViewRow(change.GetView())
 	if err != nil {
-		return answer{}, err //nolint:wrapcheck // says what it is
+		return answer{}, err
 	}
 	s.changed(change)
 	s.res.Batch.put(lease.ClusterBucket, []byte(lease.ViewKey), row)

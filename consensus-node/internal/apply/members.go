@@ -34,7 +34,7 @@ func (m *Machine) Bootstrap(index, term uint64, members []member.Member) (Batch,
 func (s *step) putMember(mb member.Member) error {
 	key, value, err := member.Row(mb)
 	if err != nil {
-		return err //nolint:wrapcheck // says what it is
+		return err
 	}
 	s.res.Batch.put(member.Bucket, key, value)
 	return nil

@@ -14,7 +14,7 @@ import (
 func (s *step) Value(rev mvcc.Revision) (*mvccpb.KeyValue, error) {
 	writes := s.res.Batch.Writes
 	if len(writes) == 0 || rev.Less(writes[0].Rev) {
-		return s.vals.Value(rev) //nolint:wrapcheck // mvcc says which revision
+		return s.vals.Value(rev)
 	}
 	i := sort.Search(len(writes), func(i int) bool { return !writes[i].Rev.Less(rev) })
 	if i == len(writes) || writes[i].Rev != rev {

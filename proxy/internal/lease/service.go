@@ -107,7 +107,7 @@ func (s *Service) stopAt(ctx context.Context, to instance, lease int64) error {
 	}
 	answer, err := keeper.Stop(ctx, &leasev1.StopRequest{Leases: []int64{lease}})
 	if err != nil {
-		return err //nolint:wrapcheck // a status, whose code counts
+		return err
 	}
 	if slices.Contains(answer.GetNotOwned(), lease) {
 		s.topology.Viewed(answer.GetView())
