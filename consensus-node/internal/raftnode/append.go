@@ -30,10 +30,15 @@ type appender struct {
 	responses []*raftpb.Message
 }
 
-// runAppend writes the log until the node ends. What waits is written in one group with at most one sync.
-func (n *Node) runAppend() error {
+func startAppender(n *Node) *appender {
 	a := &appender{n: n}
 	a.written.Term, a.written.Vote = new(n.cfg.HardState.GetTerm()), new(n.cfg.HardState.GetVote())
+	return a
+}
+
+// runAppend writes the log until the node ends. What waits is written in one group with at most one sync.
+func (n *Node) runAppend() error {
+	a := startAppender(n)
 	quiet := time.NewTimer(n.cfg.ConfirmAfter)
 	quiet.Stop()
 	defer quiet.Stop()
@@ -57,8 +62,17 @@ func (n *Node) runAppend() error {
 // round does one piece of work and all that already waits behind it.
 func (a *appender) round(w appendWork) error {
 	for {
-		if err := a.take(w); err != nil {
+		install, err := a.take(w)
+		if err != nil {
 			return err
+		}
+		if install != nil {
+			if err := a.n.awaitInstall(install); err != nil {
+				return err
+			}
+			if err := a.installed(w.msg); err != nil {
+				return err
+			}
 		}
 		select {
 		case w = <-a.n.appendQ:
@@ -69,30 +83,40 @@ func (a *appender) round(w appendWork) error {
 	}
 }
 
-// take adds work to the group. What cannot be one write with the group comes after it.
-func (a *appender) take(w appendWork) error {
+// take adds work to the group. What cannot be one write with the group comes after it. A message with a snapshot is not in the group
+// yet: what take returns then must become the state first, and installed goes on with the message.
+func (a *appender) take(w appendWork) (*installWork, error) {
 	if w.cut != nil {
 		if err := a.write(); err != nil {
-			return err
+			return nil, err
 		}
-		return a.cut(*w.cut)
+		return nil, a.cut(*w.cut)
 	}
 	m := w.msg
 	if m.Snapshot != nil {
 		if err := a.write(); err != nil {
-			return err
+			return nil, err
 		}
-		if err := a.n.installSnapshot(m.GetSnapshot().GetMetadata(), w.snapshot); err != nil {
-			return err
-		}
-		a.unsynced = false // the mark was made durable, and all before it
+		return a.n.installSnapshot(m.GetSnapshot().GetMetadata(), w.snapshot)
 	}
 	if len(m.GetEntries()) > 0 && !a.joins(m.GetEntries()) {
 		if err := a.write(); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	a.add(m)
+	return nil, nil
+}
+
+// installed goes on with a message whose snapshot has become the state.
+func (a *appender) installed(m *raftpb.Message) error {
+	mark := snapshotMark(m.GetSnapshot().GetMetadata())
+	a.n.storage.reset(mark)
+	if err := a.n.cfg.Log.Release(mark.Index); err != nil {
+		return err
+	}
+	a.unsynced = false // the mark was made durable, and all before it
+	a.add(m)           // whose entries, if any, begin the group: what came before is written
 	return nil
 }
 

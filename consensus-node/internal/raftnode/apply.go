@@ -28,17 +28,19 @@ func (n *Node) runApply() error {
 		case <-n.ctx.Done():
 			return nil
 		case w := <-n.applyQ:
-			if w.install != nil {
-				if err := n.replaceState(w.install); err != nil {
-					return err
-				}
-				continue
-			}
-			if err := n.applyEntries(w.msg); err != nil {
+			if err := n.apply(w); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// apply does one piece of work.
+func (n *Node) apply(w applyWork) error {
+	if w.install != nil {
+		return n.replaceState(w.install)
+	}
+	return n.applyEntries(w.msg)
 }
 
 func (n *Node) applyEntries(m *raftpb.Message) error {

@@ -14,8 +14,7 @@ func (n *Node) runLoop() (err error) {
 	ticks, stop := n.ticks()
 	defer stop()
 	defer n.refuseBatch(ErrStopped)
-	n.campaignAlone()
-	n.flush()
+	n.begin()
 	for {
 		urgent, bulk, proposals := n.urgent, n.bulk, n.proposals
 		if n.storageBusy() {
@@ -44,10 +43,21 @@ func (n *Node) runLoop() (err error) {
 			n.tick()
 		}
 		n.drain()
-		n.flush()
-		n.settleSnapshot()
-		n.propose()
+		n.turn()
 	}
+}
+
+// turn ends each round of input: it lets raft's work out and settles what hung on it.
+func (n *Node) turn() {
+	n.flush()
+	n.settleSnapshot()
+	n.propose()
+}
+
+// begin comes before the first input.
+func (n *Node) begin() {
+	n.campaignAlone()
+	n.flush()
 }
 
 // drain takes what already waits, so that one Ready covers it all.

@@ -42,6 +42,7 @@ type Node struct {
 	done    chan struct{} // closed when the loop has ended
 	senders sync.WaitGroup
 	started atomic.Bool
+	stepper *Stepper // drives the node in the place of Run; nil in production
 }
 
 // loopState is what the loop alone reads and writes.
@@ -206,8 +207,11 @@ func (n *Node) fatal() *FatalError {
 	return fatal
 }
 
-// do has the loop run f and waits for it. It returns false, and f was not run, if the node has ended.
+// do has the loop run f and waits for it. It returns an error, and f was not run, if the node has ended.
 func (n *Node) do(ctx context.Context, f func()) error {
+	if n.stepper != nil {
+		return n.stepper.do(f)
+	}
 	ran := make(chan struct{})
 	select {
 	case n.control <- func() { defer close(ran); f() }:

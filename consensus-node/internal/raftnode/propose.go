@@ -28,28 +28,48 @@ type proposalAnswer struct {
 	err error
 }
 
+func newProposal(e *raftpb.Entry) *proposal {
+	return &proposal{entry: e, answer: make(chan proposalAnswer, 1)}
+}
+
 // Propose hands data, which must not be empty nor change afterwards, to raft as one entry. With nil the entry is in this leader's log: its
 // outcome comes through the Applier, and may never come if leadership is lost. Any error means that it was certainly not proposed:
 // [*NotLeaderError], one that is [ErrDropped], [ErrStopped], or the context's if it ended before raft saw the proposal.
 func (n *Node) Propose(ctx context.Context, data []byte) (Position, error) {
-	if len(data) == 0 {
-		return Position{}, fmt.Errorf("%w: an empty entry", ErrDropped)
+	e, err := normalEntry(data)
+	if err != nil {
+		return Position{}, err
 	}
-	return n.proposeEntry(ctx, &raftpb.Entry{Data: data})
+	return n.proposeEntry(ctx, e)
+}
+
+func normalEntry(data []byte) (*raftpb.Entry, error) {
+	if len(data) == 0 {
+		return nil, fmt.Errorf("%w: an empty entry", ErrDropped)
+	}
+	return &raftpb.Entry{Data: data}, nil
 }
 
 // ProposeConfChange proposes a membership change; what Propose says holds for it. One that comes before an earlier one was applied is
 // refused with [ErrConfChangeRefused].
 func (n *Node) ProposeConfChange(ctx context.Context, cc raftpb.ConfChangeI) (Position, error) {
+	e, err := confChangeEntry(cc)
+	if err != nil {
+		return Position{}, err
+	}
+	return n.proposeEntry(ctx, e)
+}
+
+func confChangeEntry(cc raftpb.ConfChangeI) (*raftpb.Entry, error) {
 	typ, data, err := raftpb.MarshalConfChange(cc)
 	if err != nil {
-		return Position{}, fmt.Errorf("%w: %w", ErrDropped, err)
+		return nil, fmt.Errorf("%w: %w", ErrDropped, err)
 	}
-	return n.proposeEntry(ctx, &raftpb.Entry{Type: typ.Enum(), Data: data})
+	return &raftpb.Entry{Type: typ.Enum(), Data: data}, nil
 }
 
 func (n *Node) proposeEntry(ctx context.Context, e *raftpb.Entry) (Position, error) {
-	p := &proposal{entry: e, answer: make(chan proposalAnswer, 1)}
+	p := newProposal(e)
 	select {
 	case n.proposals <- p:
 	case <-ctx.Done():

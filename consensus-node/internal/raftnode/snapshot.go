@@ -27,14 +27,10 @@ type receivedSnapshot struct {
 // that is [ErrSnapshotRefused] if raft has no use for it, and the file is still the caller's; [ErrStopped] if the node ended
 // meanwhile, and the file must stay where it is, for the next start may need it.
 func (n *Node) ReceiveSnapshot(ctx context.Context, m *raftpb.Message, path string) error {
-	meta := m.GetSnapshot().GetMetadata()
-	switch {
-	case m.GetType() != raftpb.MsgSnap || m.GetTo() != n.cfg.ID || m.GetFrom() == 0 || m.GetTerm() == 0:
-		return fmt.Errorf("%w: not a snapshot message for this member", ErrSnapshotRefused)
-	case meta.GetIndex() == 0 || meta.GetTerm() == 0 || len(meta.GetConfState().GetVoters()) == 0:
-		return fmt.Errorf("%w: its index, term or membership is missing", ErrSnapshotRefused)
+	s, err := n.newReceived(m, path)
+	if err != nil {
+		return err
 	}
-	s := &receivedSnapshot{msg: m, path: path, answer: make(chan error, 1)}
 	select {
 	case n.received <- s:
 	case <-ctx.Done():
@@ -48,6 +44,18 @@ func (n *Node) ReceiveSnapshot(ctx context.Context, m *raftpb.Message, path stri
 	case <-n.done:
 		return ErrStopped
 	}
+}
+
+// newReceived checks what was received.
+func (n *Node) newReceived(m *raftpb.Message, path string) (*receivedSnapshot, error) {
+	meta := m.GetSnapshot().GetMetadata()
+	switch {
+	case m.GetType() != raftpb.MsgSnap || m.GetTo() != n.cfg.ID || m.GetFrom() == 0 || m.GetTerm() == 0:
+		return nil, fmt.Errorf("%w: not a snapshot message for this member", ErrSnapshotRefused)
+	case meta.GetIndex() == 0 || meta.GetTerm() == 0 || len(meta.GetConfState().GetVoters()) == 0:
+		return nil, fmt.Errorf("%w: its index, term or membership is missing", ErrSnapshotRefused)
+	}
+	return &receivedSnapshot{msg: m, path: path, answer: make(chan error, 1)}, nil
 }
 
 // stepSnapshot offers a snapshot to raft. Whether raft wants it shows in the next Ready.
@@ -83,29 +91,37 @@ func (n *Node) snapshotDone() {
 	}
 }
 
-// installSnapshot makes the log begin after the snapshot, and the image the state. It is the append goroutine's. The mark comes first: a
-// database beyond its log means a lost log and refuses to start, while an image that waits beside the database is installed then.
-func (n *Node) installSnapshot(meta *raftpb.SnapshotMetadata, s *receivedSnapshot) error {
+// installSnapshot makes the log begin after the snapshot and has the apply goroutine make the image the state. It is the append
+// goroutine's. The mark comes first: a database beyond its log means a lost log and refuses to start, while an image that waits beside the
+// database is installed then.
+func (n *Node) installSnapshot(meta *raftpb.SnapshotMetadata, s *receivedSnapshot) (*installWork, error) {
 	if s == nil {
-		return errors.New("raft accepted a snapshot without an image")
+		return nil, errors.New("raft accepted a snapshot without an image")
 	}
-	mark := wal.SnapshotMark{Index: meta.GetIndex(), Term: meta.GetTerm(), ConfState: meta.GetConfState()}
-	if err := n.cfg.Log.MarkSnapshot(mark); err != nil {
-		return err
+	if err := n.cfg.Log.MarkSnapshot(snapshotMark(meta)); err != nil {
+		return nil, err
 	}
 	w := &installWork{meta: meta, path: s.path, done: make(chan struct{})}
 	select {
 	case n.applyQ <- applyWork{install: w}:
 	case <-n.ctx.Done():
-		return n.ctx.Err()
+		return nil, n.ctx.Err()
 	}
+	return w, nil
+}
+
+func snapshotMark(meta *raftpb.SnapshotMetadata) wal.SnapshotMark {
+	return wal.SnapshotMark{Index: meta.GetIndex(), Term: meta.GetTerm(), ConfState: meta.GetConfState()}
+}
+
+// awaitInstall waits until the image is the state.
+func (n *Node) awaitInstall(w *installWork) error {
 	select {
 	case <-w.done:
+		return nil
 	case <-n.ctx.Done():
 		return n.ctx.Err()
 	}
-	n.storage.reset(mark)
-	return n.cfg.Log.Release(mark.Index)
 }
 
 // sendSnapshot starts to send an image to the member that raft's message is for.
@@ -116,36 +132,51 @@ func (n *Node) sendSnapshot(m *raftpb.Message) {
 		return
 	}
 	sending[to] = 0
-	n.senders.Go(func() {
-		err := n.sendImage(m)
-		if err != nil && n.ctx.Err() == nil {
-			n.cfg.Logger.Warn("snapshot not sent", "member", fmt.Sprintf("%x", to), "error", err)
-		}
-		status := raft.SnapshotFinish
-		if err != nil {
-			status = raft.SnapshotFailure
-		}
-		_ = n.do(n.ctx, func() {
-			delete(n.loop.sending, to)
-			n.raw.ReportSnapshot(to, status)
-		})
+	if n.stepper != nil {
+		n.stepper.images = append(n.stepper.images, &Sending{s: n.stepper, raft: m})
+		return
+	}
+	n.senders.Go(func() { n.reportSent(to, n.sendImage(m)) })
+}
+
+// reportSent tells raft what came of sending an image to a member.
+func (n *Node) reportSent(to uint64, err error) {
+	if err != nil && n.ctx.Err() == nil {
+		n.cfg.Logger.Warn("snapshot not sent", "member", fmt.Sprintf("%x", to), "error", err)
+	}
+	status := raft.SnapshotFinish
+	if err != nil {
+		status = raft.SnapshotFailure
+	}
+	_ = n.do(n.ctx, func() {
+		delete(n.loop.sending, to)
+		n.raw.ReportSnapshot(to, status)
 	})
 }
 
 // sendImage opens an image and sends it under its own index, term and membership.
 func (n *Node) sendImage(m *raftpb.Message) (err error) {
-	img, err := n.cfg.Applier.Image(n.ctx)
+	own, img, err := n.openImage(m)
 	if err != nil {
-		return fmt.Errorf("open an image of the database: %w", err)
+		return err
 	}
 	defer func() { err = errors.Join(err, img.Close()) }()
+	return n.cfg.Transport.SendSnapshot(n.ctx, own, img)
+}
+
+// openImage opens an image in answer to m, a MsgSnap of raft's, and says what it is sent with. The caller closes it.
+func (n *Node) openImage(m *raftpb.Message) (*raftpb.Message, Image, error) {
+	img, err := n.cfg.Applier.Image(n.ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open an image of the database: %w", err)
+	}
 	meta := img.Metadata()
 	if err := n.do(n.ctx, func() { n.loop.sending[m.GetTo()] = meta.GetIndex() }); err != nil {
-		return err
+		return nil, nil, errors.Join(err, img.Close())
 	}
 	own := &raftpb.Message{
 		Type: raftpb.MsgSnap.Enum(), To: m.To, From: m.From, Term: m.Term,
 		Snapshot: &raftpb.Snapshot{Metadata: meta},
 	}
-	return n.cfg.Transport.SendSnapshot(n.ctx, own, img)
+	return own, img, nil
 }
