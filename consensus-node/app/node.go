@@ -90,7 +90,7 @@ func Open(cfg *Config, deps Dependencies) (*Node, error) {
 
 // build joins the parts; see the order of one round of apply in package node.
 func (n *Node) build() error {
-	machine, err := node.RestoreMachine(n.disk.store)
+	machine, err := node.RestoreMachine(node.Database(n.disk.store))
 	if err != nil {
 		return failure.Wrap(failure.Storage, "the database cannot be read", err)
 	}
@@ -104,7 +104,7 @@ func (n *Node) build() error {
 	const memberShift = 48
 	n.packer = propose.New(proposer{n}, n.memberID<<memberShift^run, limits.RequestTimeout, boot.Now)
 	n.machine, err = node.New(node.Config{
-		Machine: machine, Store: n.disk.store, Ring: n.ring, Waiting: n.packer, Changed: n.changed,
+		Machine: machine, Store: node.Database(n.disk.store), Ring: n.ring, Waiting: n.packer, Changed: n.changed,
 	})
 	if err != nil {
 		return err

@@ -29,8 +29,8 @@ func storeBatch(b apply.Batch) store.Batch {
 
 // loader reads a store for apply.Restore.
 type loader struct {
-	store  *store.Store
-	reader *store.Reader
+	store  Store
+	reader Reader
 }
 
 func (l loader) Revisions(fn func(rev mvcc.Revision, tombstone bool, kv *mvccpb.KeyValue) error) error {
@@ -42,7 +42,7 @@ func (l loader) Rows(bucket string, fn func(key, value []byte) error) error {
 }
 
 // RestoreMachine makes the replicated state that a store holds.
-func RestoreMachine(s *store.Store) (*apply.Machine, error) {
+func RestoreMachine(s Store) (*apply.Machine, error) {
 	reader, err := s.Reader()
 	if err != nil {
 		return nil, err
@@ -74,29 +74,9 @@ func ringState(view *apply.View) outbox.State {
 	}
 }
 
-// image is a store's image in the terms of the raft loop.
-type image struct{ *store.Image }
-
-func (i image) Metadata() *raftpb.SnapshotMetadata {
-	return &raftpb.SnapshotMetadata{
-		Index: new(i.Index), Term: new(i.Term), ConfState: i.ConfState,
-	}
-}
-
-func (i image) Size() int64 { return i.Image.Size }
-
-func (i image) Close() error {
-	i.Image.Close()
-	return nil
-}
-
 // Image opens a consistent image of the database.
 func (n *Node) Image(ctx context.Context) (raftnode.Image, error) {
-	opened, err := n.cfg.Store.Image(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return image{opened}, nil
+	return n.cfg.Store.Image(ctx)
 }
 
 // Durable is the fsynced consistent index of the database.

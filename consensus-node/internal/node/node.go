@@ -12,7 +12,6 @@ import (
 	"github.com/holdfastdb/holdfast/consensus-node/internal/apply"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/outbox"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/raftnode"
-	"github.com/holdfastdb/holdfast/consensus-node/internal/store"
 	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
 	journalv1 "github.com/holdfastdb/holdfast/proto/holdfast/journal/v1"
 )
@@ -43,7 +42,7 @@ type Raft interface {
 // Config is what a node is made of.
 type Config struct {
 	Machine *apply.Machine
-	Store   *store.Store
+	Store   Store
 	Ring    *outbox.Ring
 	Waiting Waiting
 	// Changed is called after the member list or the view of the lease-service changed. It must not block.
@@ -93,10 +92,7 @@ func (n *Node) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-n.refresh:
-			n.mu.Lock()
-			err := n.publish()
-			n.mu.Unlock()
-			if err != nil {
+			if err := n.refreshView(); err != nil {
 				return err
 			}
 		case <-n.compact:
@@ -105,6 +101,28 @@ func (n *Node) Run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// Step does one piece of what Run does, if there is any, and says whether it did: for a simulation, in the place of Run.
+func (n *Node) Step() (bool, error) {
+	select {
+	case <-n.refresh:
+		return true, n.refreshView()
+	default:
+	}
+	select {
+	case <-n.compact:
+		return true, n.compactStep()
+	default:
+		return false, nil
+	}
+}
+
+// refreshView moves readers to the store's newest generation.
+func (n *Node) refreshView() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.publish()
 }
 
 // Close releases the published view: from then on Current fails, also if a round of apply is still under way (as after a

@@ -80,11 +80,11 @@ func start(t *testing.T, dir string) *bench {
 		},
 	})
 	require.NoError(t, err)
-	machine, err := node.RestoreMachine(b.store)
+	machine, err := node.RestoreMachine(node.Database(b.store))
 	require.NoError(t, err)
 	b.index = machine.Index()
 	b.ring = outbox.NewRing(outbox.State{Head: machine.View().KV.Revision()}, 1<<20)
-	b.node, err = node.New(node.Config{Machine: machine, Store: b.store, Ring: b.ring, Waiting: b.waiting})
+	b.node, err = node.New(node.Config{Machine: machine, Store: node.Database(b.store), Ring: b.ring, Waiting: b.waiting})
 	require.NoError(t, err)
 	b.node.UseRaft(&raft{})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -4,7 +4,6 @@ import (
 	"sync/atomic"
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/apply"
-	"github.com/holdfastdb/holdfast/consensus-node/internal/store"
 )
 
 // View is the replicated state as of one applied index together with a reader that holds its values. It is shared by
@@ -12,11 +11,11 @@ import (
 type View struct {
 	*apply.View
 	// Values reads what the view's index names.
-	Values *store.Reader
+	Values Reader
 	refs   atomic.Int64
 }
 
-func newView(state *apply.View, values *store.Reader) *View {
+func newView(state *apply.View, values Reader) *View {
 	v := &View{View: state, Values: values}
 	v.refs.Store(1)
 	return v
