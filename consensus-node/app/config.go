@@ -40,6 +40,7 @@ type Config struct {
 	ListenAdminURLs   *config.URLs
 	ListenMetricsURLs *config.URLs
 	NATSURL           string
+	Profiles          bool // serve profiles on the metrics URLs
 	OTLPEndpoint      string
 	LogLevel          *config.LogLevel
 	Metrics           *config.Choice
@@ -102,6 +103,7 @@ func (c *Config) DeclareProcess(set *config.Set) {
 	set.Group("Observing", func(f *pflag.FlagSet) {
 		f.Var(c.ListenMetricsURLs, "listen-metrics-urls", "URLs that serve /metrics and /health")
 		f.StringVar(&c.OTLPEndpoint, "otlp-endpoint", "", "host:port that takes traces over OTLP/gRPC (none: off)")
+		f.BoolVar(&c.Profiles, "enable-pprof", false, "serve the Go runtime's profiles at /debug/pprof/ of the metrics URLs")
 		f.Var(c.LogLevel, "log-level", "debug, info, warn, error, panic or fatal")
 		f.Var(c.Metrics, "metrics", "basic or extensive")
 	})

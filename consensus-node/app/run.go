@@ -140,7 +140,7 @@ func (n *Node) httpHandler(metrics http.Handler) http.Handler {
 		}
 		_, _ = io.WriteString(w, `{"health":"true","reason":""}`)
 	})
-	return mux
+	return telemetry.WithProfiles(n.cfg.Profiles, mux)
 }
 
 // announceReady says that the node serves, once it can answer a linearizable read.

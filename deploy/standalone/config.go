@@ -37,6 +37,7 @@ func declare(set *config.Set) *settings {
 	set.Group("Observing", func(f *pflag.FlagSet) {
 		f.Var(s.listenMetrics, "listen-metrics-urls", "further URLs that serve /metrics and /health")
 		f.StringVar(&s.otlpEndpoint, "otlp-endpoint", "", "host:port that takes traces over OTLP/gRPC (none: off)")
+		f.BoolVar(&s.proxy.Profiles, "enable-pprof", false, "serve the Go runtime's profiles at /debug/pprof/ of the client and metrics URLs")
 		f.Var(s.logLevel, "log-level", "debug, info, warn, error, panic or fatal")
 		f.Var(s.metrics, "metrics", "basic or extensive")
 	})

@@ -20,6 +20,7 @@ import (
 	"github.com/holdfastdb/holdfast/services/clock"
 	"github.com/holdfastdb/holdfast/services/grpcclient"
 	"github.com/holdfastdb/holdfast/services/lifecycle"
+	"github.com/holdfastdb/holdfast/services/telemetry"
 )
 
 // Conn is a connection to a consensus node, over the network or direct.
@@ -124,5 +125,5 @@ func (i *Instance) HTTP(metrics http.Handler) http.Handler {
 		}
 		_, _ = io.WriteString(w, `{"health":"true","reason":""}`)
 	})
-	return mux
+	return telemetry.WithProfiles(i.config.Profiles, mux)
 }

@@ -39,6 +39,7 @@ type Config struct {
 	// What follows is declared by DeclareProcess, for a proxy that is a process of its own.
 
 	ListenMetricsURLs *config.URLs
+	Profiles          bool // serve profiles on the client and metrics URLs
 	OTLPEndpoint      string
 	LogLevel          *config.LogLevel
 	endpoints         *config.URLs
@@ -99,6 +100,7 @@ func (c *Config) DeclareProcess(set *config.Set) {
 	set.Group("Observing", func(f *pflag.FlagSet) {
 		f.Var(c.ListenMetricsURLs, "listen-metrics-urls", "URLs that serve /metrics, /health and /version")
 		f.StringVar(&c.OTLPEndpoint, "otlp-endpoint", "", "host:port that takes traces over OTLP/gRPC (none: off)")
+		f.BoolVar(&c.Profiles, "enable-pprof", false, "serve the Go runtime's profiles at /debug/pprof/ of the client and metrics URLs")
 		f.Var(c.LogLevel, "log-level", "debug, info, warn, error, panic or fatal")
 		f.Var(c.Metrics, "metrics", "basic or extensive")
 	})

@@ -33,6 +33,7 @@ import (
 	"github.com/holdfastdb/holdfast/services/grpcclient"
 	"github.com/holdfastdb/holdfast/services/grpcserver"
 	"github.com/holdfastdb/holdfast/services/lifecycle"
+	"github.com/holdfastdb/holdfast/services/telemetry"
 )
 
 // Conn is a connection to another service, over the network or direct.
@@ -88,7 +89,7 @@ func New(ctx context.Context, config *Config, deps Dependencies) (*Proxy, error)
 	p := &Proxy{config: config, log: deps.Logger, ready: make(chan struct{})}
 	p.wire(deps)
 	p.server = grpcserver.New(grpcserver.Config{
-		Logger: deps.Logger, HTTP: p.edge.HTTP(deps.MetricsHandler),
+		Logger: deps.Logger, HTTP: p.HTTP(deps.MetricsHandler),
 		RecvBytesMax: int(config.RequestBytesMax) + requestOverhead,
 		Options: []grpc.ServerOption{
 			grpc.ForceServerCodecV2(wire.NewCodec(encoding.GetCodecV2(grpcproto.Name))),
@@ -170,7 +171,9 @@ func (p *Proxy) fence(ctx context.Context) (watch.Fence, error) {
 func (p *Proxy) Addresses() []net.Addr { return p.server.Addresses() }
 
 // HTTP serves /health, /version and metrics, for a port of their own.
-func (p *Proxy) HTTP(metrics http.Handler) http.Handler { return p.edge.HTTP(metrics) }
+func (p *Proxy) HTTP(metrics http.Handler) http.Handler {
+	return telemetry.WithProfiles(p.config.Profiles, p.edge.HTTP(metrics))
+}
 
 // Ready is closed when a leader was first reached: from then on client requests are served.
 func (p *Proxy) Ready() <-chan struct{} { return p.ready }

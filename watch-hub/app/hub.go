@@ -18,6 +18,7 @@ import (
 	"github.com/holdfastdb/holdfast/services/bus"
 	"github.com/holdfastdb/holdfast/services/grpcclient"
 	"github.com/holdfastdb/holdfast/services/lifecycle"
+	"github.com/holdfastdb/holdfast/services/telemetry"
 	"github.com/holdfastdb/holdfast/watch-hub/internal/egress"
 	"github.com/holdfastdb/holdfast/watch-hub/internal/engine"
 	"github.com/holdfastdb/holdfast/watch-hub/internal/hub"
@@ -136,7 +137,7 @@ func (h *Hub) HTTP(metrics http.Handler) http.Handler {
 		}
 		_, _ = io.WriteString(w, `{"health":"true","reason":""}`)
 	})
-	return mux
+	return telemetry.WithProfiles(h.config.Profiles, mux)
 }
 
 // pool keeps one connection to each node.
