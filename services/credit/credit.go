@@ -10,8 +10,9 @@
 //	receiver goroutine:  on each message: lane.Taken(msg.taken); if it has items: lane.Received()
 //	anyone:              lane.Put(item)
 //
-// Marks ride on batches where there are any and go alone otherwise; a message without items needs no credit and is
-// not counted by the receiver.
+// Marks ride on batches. One goes alone only when Window batches are unmarked, for then the other side may be out of credit:
+// calls that come one at a time, each answered before the next, cost one message each way. A message without items needs no
+// credit and is not counted by the receiver.
 package credit
 
 import (
@@ -110,8 +111,11 @@ func (l *Lane[T]) Taken(mark uint64) {
 func (l *Lane[T]) Received() {
 	l.mu.Lock()
 	l.received++
+	due := l.received-l.marked >= Window
 	l.mu.Unlock()
-	l.signal()
+	if due {
+		l.signal()
+	}
 }
 
 // Next waits until there is something to send: items with credit, or a mark. It returns ErrClosed after Close once the queue is
@@ -139,7 +143,7 @@ func (l *Lane[T]) poll() (Batch[T], bool, error) {
 		l.sent++
 		l.marked = l.received
 		return batch, true, nil
-	case l.marked != l.received:
+	case l.received-l.marked >= Window:
 		l.marked = l.received
 		return Batch[T]{Taken: l.received}, true, nil
 	case l.closed:

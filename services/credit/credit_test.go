@@ -84,17 +84,31 @@ func TestQueueIsBounded(t *testing.T) {
 	require.ErrorIs(t, l.Put("x"), credit.ErrFull)
 }
 
-func TestMarksGoAloneOrRide(t *testing.T) {
-	l := newLane()
-	l.Received()
-	batch := next(t, l)
-	require.Empty(t, batch.Items)
-	require.EqualValues(t, 1, batch.Taken)
-	l.Received()
-	put(t, l, "a")
-	batch = next(t, l)
-	require.Equal(t, []string{"a"}, batch.Items)
-	require.EqualValues(t, 2, batch.Taken)
+// A mark rides on a batch; it is worth a message of its own only when the other side may be out of credit.
+func TestMarksRideOrGoAloneWhenDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLane()
+		l.Received()
+		put(t, l, "a")
+		batch := next(t, l)
+		require.Equal(t, []string{"a"}, batch.Items)
+		require.EqualValues(t, 1, batch.Taken)
+
+		l.Received()
+		got := make(chan credit.Batch[string], 1)
+		go func() {
+			batch, err := l.Next(context.Background())
+			if err == nil {
+				got <- batch
+			}
+		}()
+		synctest.Wait()
+		require.Empty(t, got, "the other side has credit left")
+		l.Received()
+		batch = <-got
+		require.Empty(t, batch.Items)
+		require.EqualValues(t, 3, batch.Taken)
+	})
 }
 
 func TestFalseMarksGiveNoCredit(t *testing.T) {

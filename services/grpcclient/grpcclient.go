@@ -40,6 +40,12 @@ const (
 	connectTimeout = 2 * time.Second
 )
 
+// The receive windows, as on the other side (see package grpcserver): a stream carries what is for many clients.
+const (
+	streamWindow = 4 << 20
+	connWindow   = 16 << 20
+)
+
 // Dial makes a connection to a service that has one or more endpoints ("host:port"). It connects in the background and
 // again for ever; calls fail with Unavailable meanwhile, unless they wait for ready. The only error is a wrong argument.
 func Dial(config Config, endpoints ...string) (*grpc.ClientConn, error) {
@@ -78,6 +84,8 @@ func options(c Config) []grpc.DialOption {
 		policy = "round_robin"
 	}
 	return []grpc.DialOption{
+		grpc.WithStaticStreamWindowSize(streamWindow),
+		grpc.WithStaticConnWindowSize(connWindow),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time: pingEvery, Timeout: pingTimeout, PermitWithoutStream: true,

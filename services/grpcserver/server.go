@@ -102,8 +102,24 @@ const (
 	keepaliveTimeout  = 20 * time.Second
 )
 
+// The receive windows, which bound what one stream and one connection may send before it is read. They are fixed: gRPC would
+// otherwise find them by a ping and its answer for each message that comes alone, two more system calls on both sides.
+// Between services a stream carries the calls of many clients.
+const (
+	streamWindow         = 1 << 20
+	connWindow           = 4 << 20
+	internalStreamWindow = 4 << 20
+	internalConnWindow   = 16 << 20
+)
+
 func options(c Config) []grpc.ServerOption {
+	stream, conn := int32(streamWindow), int32(connWindow)
+	if c.Internal {
+		stream, conn = internalStreamWindow, internalConnWindow
+	}
 	opts := []grpc.ServerOption{
+		grpc.StaticStreamWindowSize(stream),
+		grpc.StaticConnWindowSize(conn),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
 			MinTime: or(c.KeepaliveMinTime, keepaliveMinTime), PermitWithoutStream: c.Internal,
 		}),
