@@ -31,18 +31,13 @@ func (n *Node) publish(ctx context.Context) error {
 	defer signalling.Wait()
 	speaks := func() bool { return n.deps.SpeakAlways || n.raft.Status().Leader == n.memberID }
 	outbox.Publish(ctx, n.ring.Cursor(n.speaker, outbox.BusMessageBytesMax), speaks, turned, func(message *feedv1.Message) {
-		data, err := message.MarshalVT()
-		if err != nil {
-			n.log.Error("a change cannot be encoded for the bus", "error", err)
-			return
-		}
 		span := publishSpan(ctx, tracer, subject, message)
 		var header bus.Header
 		if span != nil {
 			header = bus.Header{}
 			telemetry.Inject(trace.ContextWithSpan(ctx, span), header)
 		}
-		err = n.deps.Bus.Publish(subject, header, data)
+		err := n.deps.Bus.PublishValue(subject, header, message)
 		if span != nil {
 			if err != nil {
 				span.RecordError(err)

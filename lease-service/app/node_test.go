@@ -109,11 +109,7 @@ func (n *node) publish(message *feedv1.Message) {
 	if n.bus == nil || n.faults.deaf {
 		return
 	}
-	data, err := message.MarshalVT()
-	if err != nil {
-		panic(err)
-	}
-	_ = n.bus.Publish(fmt.Sprintf("holdfast.%016x.changes", clusterID), nil, data)
+	_ = n.bus.PublishValue(fmt.Sprintf("holdfast.%016x.changes", clusterID), nil, message)
 }
 
 func (n *node) commit(change *feedv1.LeaseChange) {

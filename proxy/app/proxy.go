@@ -71,6 +71,9 @@ type Proxy struct {
 	ready    chan struct{}
 }
 
+// clientWorkers is how many calls at a time find a goroutine that has run before.
+const clientWorkers = 1024
+
 // New makes a proxy and binds its client listeners; nothing runs yet. The error is of kind failure.Config.
 func New(ctx context.Context, config *Config, deps Dependencies) (*Proxy, error) {
 	if err := config.Finish(); err != nil {
@@ -90,7 +93,7 @@ func New(ctx context.Context, config *Config, deps Dependencies) (*Proxy, error)
 	p.wire(deps)
 	p.server = grpcserver.New(grpcserver.Config{
 		Logger: deps.Logger, HTTP: p.HTTP(deps.MetricsHandler),
-		RecvBytesMax: int(config.RequestBytesMax) + requestOverhead,
+		RecvBytesMax: int(config.RequestBytesMax) + requestOverhead, Workers: clientWorkers,
 		Options: []grpc.ServerOption{
 			grpc.ForceServerCodecV2(wire.NewCodec(encoding.GetCodecV2(grpcproto.Name))),
 			grpc.Creds(edge.Connections(insecure.NewCredentials())),

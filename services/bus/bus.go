@@ -19,12 +19,13 @@
 //
 // # What it asks
 //
-// A payload and a header that were passed to Publish, and those of a Message, are shared: nobody changes them any more.
+// A payload, a value and a header that were passed to be published, and those of a Message, are shared: nobody changes them any more.
 // Handlers may take their time, but must return for Unsubscribe and Close to return; onGap must be quick.
 package bus
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -77,17 +78,44 @@ func (h Header) Keys() []string {
 	return keys
 }
 
+// Value is a payload in its decoded form, a protobuf message.
+type Value interface {
+	SizeVT() int
+	MarshalVT() ([]byte, error)
+}
+
 // Message is what a handler gets.
 type Message struct {
 	Subject string
 	Header  Header // nil if there is none
 	Payload []byte
+	// Value takes the place of Payload if a publisher of this process has published it, and nothing lies between; see Decode.
+	Value Value
+}
+
+// Decode gives a message's content: the very value that a publisher of this process has published, or what its payload says.
+func Decode[M any, P interface {
+	*M
+	Value
+	UnmarshalVT(payload []byte) error
+}](m Message) (P, error) {
+	if m.Value != nil {
+		value, ok := m.Value.(P)
+		if !ok {
+			return nil, fmt.Errorf("bus: a %T was published on %s", m.Value, m.Subject)
+		}
+		return value, nil
+	}
+	value := P(new(M))
+	return value, value.UnmarshalVT(m.Payload)
 }
 
 // Bus is a connection to the bus. All methods may be called at once from any goroutine.
 type Bus interface {
 	// Publish queues a message; see the package comment for the errors. The header may be nil.
 	Publish(subject string, header Header, payload []byte) error
+	// PublishValue queues a message that is encoded if it leaves the process, and handed over as it is otherwise.
+	PublishValue(subject string, header Header, value Value) error
 	// Subscribe calls handler for each message on exactly that subject (there are no wildcards), and onGap when messages
 	// may have been missed; the two never run at once for one subscription. It works while disconnected; messages come
 	// from some moment after the connection stands.
@@ -143,5 +171,13 @@ func validSubject(subject string) bool {
 	return true
 }
 
+// bytes is the length of the payload, encoded or not.
+func (m *Message) bytes() int {
+	if m.Value != nil {
+		return m.Value.SizeVT()
+	}
+	return len(m.Payload)
+}
+
 // size is what a message counts against a bound in bytes: the payload and a share for everything around it.
-func size(payload []byte) int { return len(payload) + 64 }
+func size(payload int) int { return payload + 64 }

@@ -88,7 +88,15 @@ type memoryBus struct {
 }
 
 func (b *memoryBus) Publish(subject string, header Header, payload []byte) error {
-	err := b.publish(Message{subject, header, payload})
+	return b.counted(b.publish(Message{Subject: subject, Header: header, Payload: payload}))
+}
+
+func (b *memoryBus) PublishValue(subject string, header Header, value Value) error {
+	return b.counted(b.publish(Message{Subject: subject, Header: header, Value: value}))
+}
+
+// counted counts a message that was dropped.
+func (b *memoryBus) counted(err error) error {
 	if err != nil {
 		b.dropped.Add(1)
 	}
@@ -104,7 +112,7 @@ func (b *memoryBus) publish(m Message) error {
 		return ErrClosed
 	case !validSubject(m.Subject):
 		return ErrSubject
-	case len(m.Payload) > PayloadBytesMax:
+	case m.bytes() > PayloadBytesMax:
 		return ErrTooLarge
 	}
 	return b.memory.publish(m)

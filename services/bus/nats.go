@@ -160,11 +160,20 @@ func (b *natsBus) write() {
 }
 
 func (b *natsBus) Publish(subject string, header Header, payload []byte) error {
-	err := b.enqueue(Message{subject, header, payload})
+	err := b.enqueue(Message{Subject: subject, Header: header, Payload: payload})
 	if err != nil {
 		b.dropped.Add(1)
 	}
 	return err
+}
+
+func (b *natsBus) PublishValue(subject string, header Header, value Value) error {
+	payload, err := value.MarshalVT()
+	if err != nil {
+		b.dropped.Add(1)
+		return fmt.Errorf("bus: encode for %s: %w", subject, err)
+	}
+	return b.Publish(subject, header, payload)
 }
 
 func (b *natsBus) enqueue(m Message) error {

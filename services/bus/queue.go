@@ -25,16 +25,17 @@ func newQueue(messagesMax, bytesMax int) *queue {
 
 // put appends a message, or returns ErrFull or ErrClosed.
 func (q *queue) put(m Message) error {
+	bytes := size(m.bytes())
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
 	case q.closed:
 		return ErrClosed
-	case len(q.items) >= q.messagesMax, q.bytes+size(m.Payload) > q.bytesMax:
+	case len(q.items) >= q.messagesMax, q.bytes+bytes > q.bytesMax:
 		return ErrFull
 	}
 	q.items = append(q.items, m)
-	q.bytes += size(m.Payload)
+	q.bytes += bytes
 	q.wakeLocked()
 	return nil
 }

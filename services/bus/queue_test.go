@@ -19,7 +19,7 @@ func TestQueueIsBounded(t *testing.T) {
 	require.Equal(t, []Message{{Subject: "1"}, {Subject: "2"}}, messages)
 	require.NoError(t, byCount.put(Message{Subject: "4"}), "what was taken counts no more")
 
-	byBytes := newQueue(100, 2*size(make([]byte, 1000)))
+	byBytes := newQueue(100, 2*size(1000))
 	large := Message{Payload: make([]byte, 1000)}
 	require.NoError(t, byBytes.put(large))
 	require.NoError(t, byBytes.put(large))

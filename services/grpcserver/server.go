@@ -40,6 +40,9 @@ type Config struct {
 	// Unary and Stream are the interceptors, the first one outermost.
 	Unary  []grpc.UnaryServerInterceptor
 	Stream []grpc.StreamServerInterceptor
+	// Workers are kept for calls: a new goroutine for each would grow its stack for each. They take 2 KiB each while idle; calls beyond
+	// them get goroutines of their own. 0 keeps none, which suits servers of few long streams.
+	Workers uint32
 	// Options are further options of the gRPC server, a codec for example.
 	Options []grpc.ServerOption
 }
@@ -130,6 +133,9 @@ func options(c Config) []grpc.ServerOption {
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.ChainUnaryInterceptor(c.Unary...),
 		grpc.ChainStreamInterceptor(c.Stream...),
+	}
+	if c.Workers > 0 {
+		opts = append(opts, grpc.NumStreamWorkers(c.Workers))
 	}
 	if c.RecvBytesMax > 0 {
 		opts = append(opts, grpc.MaxRecvMsgSize(c.RecvBytesMax))

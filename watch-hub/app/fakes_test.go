@@ -77,11 +77,7 @@ func (w *world) publish() {
 	if w.bus == nil || (w.drop != nil && w.drop(m)) {
 		return
 	}
-	data, err := m.MarshalVT()
-	if err != nil {
-		panic(err)
-	}
-	_ = w.bus.Publish(fmt.Sprintf("holdfast.%016x.changes", clusterID), nil, data)
+	_ = w.bus.PublishValue(fmt.Sprintf("holdfast.%016x.changes", clusterID), nil, m)
 }
 
 // beat publishes heartbeats until the context ends.

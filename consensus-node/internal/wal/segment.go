@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -49,7 +50,11 @@ func listSegments(fsys vfs.FS, dir string) (seqs []uint64, others []string, err 
 	return seqs, others, nil
 }
 
-// readFile reads up to limit bytes of a file into buf, which it grows to no more than the file's size.
+// readChunk is how much of a file is read at a time.
+const readChunk = 256 << 10
+
+// readFile reads up to limit bytes of a file into buf, which it grows to no more than the file's size. Most of a new segment is zeros
+// that were reserved and never written: they are not copied, so that a buffer fresh from the system takes no memory for them.
 func readFile(fsys vfs.FS, name string, buf []byte, limit int64) (_ []byte, err error) {
 	f, err := fsys.OpenReadOnly(name)
 	if err != nil {
@@ -63,10 +68,20 @@ func readFile(fsys vfs.FS, name string, buf []byte, limit int64) (_ []byte, err 
 	size = min(size, limit)
 	if int64(cap(buf)) < size {
 		buf = make([]byte, size)
+	} else {
+		buf = buf[:size]
+		clear(buf)
 	}
-	buf = buf[:size]
-	if n, err := f.ReadAt(buf, 0); err != nil && (!errors.Is(err, io.EOF) || int64(n) < size) {
-		return nil, fmt.Errorf("read %s: %w", name, err)
+	chunk, zeros := make([]byte, min(size, readChunk)), make([]byte, min(size, readChunk))
+	for rest, off := buf, int64(0); len(rest) > 0; {
+		part := chunk[:min(len(rest), len(chunk))]
+		if n, err := f.ReadAt(part, off); err != nil && (!errors.Is(err, io.EOF) || n < len(part)) {
+			return nil, fmt.Errorf("read %s: %w", name, err)
+		}
+		if !bytes.Equal(part, zeros[:len(part)]) {
+			copy(rest, part)
+		}
+		rest, off = rest[len(part):], off+int64(len(part))
 	}
 	return buf, nil
 }

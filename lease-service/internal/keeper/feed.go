@@ -104,8 +104,16 @@ func (s *Service) awaitCluster(ctx context.Context) (uint64, bool) {
 	}
 }
 
+// decode gives what is of interest here: not the changes of keys.
+func decode(message bus.Message) (*feedv1.Message, error) {
+	if message.Value != nil {
+		return bus.Decode[feedv1.Message](message)
+	}
+	return follow.Decode(message.Payload)
+}
+
 func (s *Service) fromBus(message bus.Message) {
-	decoded, err := follow.Decode(message.Payload)
+	decoded, err := decode(message)
 	if err != nil {
 		s.cfg.Logger.Warn("a message on the bus was not understood", "error", err)
 		return

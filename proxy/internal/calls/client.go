@@ -3,7 +3,7 @@
 //
 // It promises that a write is carried out at most once: it is sent again only if the node, or the stream that never sent it,
 // is certain. Reads are sent again whatever happened. Every call ends within its own deadline or Config.Timeout, whichever
-// is earlier, with the answer or with the error that etcd gives in the like case.
+// is earlier (that one to within expiryStep), with the answer or with the error that etcd gives in the like case.
 //
 // It asks its caller not to change a request's bytes after Do was called, even if Do has returned early: the stream may
 // still hold them.
@@ -58,6 +58,7 @@ type Config struct {
 type Client struct {
 	config  Config
 	waiters sync.Pool
+	expiry  expiry
 
 	// nodes maps endpoints to *callHolder; they are few and looked up by every call.
 	nodes sync.Map
@@ -67,6 +68,7 @@ type Client struct {
 func New(config Config) *Client {
 	return &Client{
 		config:  config,
+		expiry:  expiry{timeout: config.Timeout},
 		waiters: sync.Pool{New: func() any { return &waiter{done: make(chan result, 1)} }},
 	}
 }
@@ -91,13 +93,12 @@ func (w *waiter) Done(answer *consensusv1.Answer, err error) { w.done <- result{
 
 // Do makes the call. The error is a gRPC status with etcd's text, whether it came from the node or arose here.
 func (c *Client) Do(ctx context.Context, call *Call) (*consensusv1.Answer, error) {
-	timer := time.NewTimer(c.config.Timeout)
-	defer timer.Stop()
-	deadline := time.Now().Add(c.config.Timeout)
+	now := time.Now()
+	deadline := now.Add(c.config.Timeout)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}
-	a := attempts{client: c, call: call, ctx: ctx, deadline: deadline, expired: timer.C}
+	a := attempts{client: c, call: call, ctx: ctx, deadline: deadline, expired: c.expiry.begin(now)}
 	for {
 		table, changed := c.config.Topology.Changed()
 		answer, outcome := a.try(table, changed)
@@ -130,7 +131,7 @@ type attempts struct {
 	call     *Call
 	ctx      context.Context //nolint:containedctx // lives as long as the call
 	deadline time.Time
-	expired  <-chan time.Time
+	expired  <-chan struct{}
 
 	count int
 	hint  uint64

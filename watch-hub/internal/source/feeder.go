@@ -102,8 +102,8 @@ func (f *Feeder) busSpeaks() bool {
 }
 
 func (f *Feeder) fromBus(message bus.Message) {
-	m := &feedv1.Message{}
-	if err := m.UnmarshalVT(message.Payload); err != nil {
+	m, err := bus.Decode[feedv1.Message](message)
+	if err != nil {
 		f.config.Log.Warn("a message on the bus is not readable", "subject", message.Subject, "error", err)
 		f.config.Gap("malformed")
 		return
