@@ -75,6 +75,21 @@ func (e *encoder) encode(kv *mvccpb.KeyValue) []byte {
 	return e.buf[start:len(e.buf):len(e.buf)]
 }
 
+// published makes room for the changes of one revision: for one change, which is what most revisions hold, in one allocation.
+func published(changes int) (encoded [][]byte, events []feedv1.Event, rev *feedv1.Revision) {
+	if changes == 1 {
+		one := &struct {
+			rev     feedv1.Revision
+			event   [1]feedv1.Event
+			pointer [1]*feedv1.Event
+			encoded [1][]byte
+		}{}
+		one.rev.Events = one.pointer[:]
+		return one.encoded[:], one.event[:], &one.rev
+	}
+	return make([][]byte, changes), make([]feedv1.Event, changes), &feedv1.Revision{Events: make([]*feedv1.Event, changes)}
+}
+
 // publish turns what one request changed into rows for the store and a
 // revision for the feed; of a put both hold the same bytes. Writes and events
 // are in step, one of each per change.
@@ -91,9 +106,8 @@ func publish(eff mvcc.Effects) (encoded [][]byte, rev *feedv1.Revision) {
 		}
 	}
 	enc := encoder{buf: make([]byte, 0, size)}
-	encoded = make([][]byte, len(eff.Writes))
-	events := make([]feedv1.Event, len(eff.Writes))
-	rev = &feedv1.Revision{Revision: eff.Revision, Events: make([]*feedv1.Event, len(eff.Writes))}
+	encoded, events, rev := published(len(eff.Writes))
+	rev.Revision = eff.Revision
 	for i, w := range eff.Writes {
 		ev, out := &eff.Events[i], &events[i]
 		encoded[i] = enc.encode(w.KV)

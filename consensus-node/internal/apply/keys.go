@@ -3,19 +3,25 @@ package apply
 import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/mvcc"
 )
 
 func (s *step) put(data []byte, env mvcc.Env) (answer, error) {
-	return decode(data, &pb.PutRequest{}, func(req *pb.PutRequest) (answer, error) {
-		resp, eff, err := s.m.kv.Put(req, env)
-		if err != nil {
-			return decided(err)
+	req := &pb.PutRequest{}
+	if !decodePut(data, req) {
+		req.Reset()
+		if proto.Unmarshal(data, req) != nil {
+			return refused(ErrRequest), nil
 		}
-		s.store(eff)
-		return s.answered(resp, resp.Header), nil
-	})
+	}
+	resp, eff, err := s.m.kv.Put(req, env)
+	if err != nil {
+		return decided(err)
+	}
+	s.store(eff)
+	return s.answered(resp, resp.Header), nil
 }
 
 func (s *step) deleteRange(data []byte, env mvcc.Env) (answer, error) {
