@@ -1,6 +1,8 @@
 package apply
 
 import (
+	"slices"
+
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -31,9 +33,9 @@ func decodePut(data []byte, req *pb.PutRequest) (ok bool) {
 			}
 			data = data[n:]
 			if field == putKey {
-				req.Key = value[:len(value):len(value)]
+				req.Key = slices.Clip(value)
 			} else {
-				req.Value = value[:len(value):len(value)]
+				req.Value = slices.Clip(value)
 			}
 			continue
 		}

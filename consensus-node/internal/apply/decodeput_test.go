@@ -11,7 +11,10 @@ import (
 // FuzzDecodePut: what it decodes, it decodes as protobuf does; what protobuf refuses, it does not decode.
 func FuzzDecodePut(f *testing.F) {
 	for _, req := range []*pb.PutRequest{
-		{}, {Key: []byte("k")}, {Key: []byte("k"), Value: []byte("v"), Lease: 7}, {Lease: -1, PrevKv: true},
+		{},
+		{Key: []byte("k")},
+		{Key: []byte("k"), Value: []byte("v"), Lease: 7},
+		{Lease: -1, PrevKv: true},
 		{Key: []byte("k"), IgnoreValue: true, IgnoreLease: true},
 	} {
 		data, err := proto.Marshal(req)

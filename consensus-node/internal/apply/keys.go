@@ -13,7 +13,7 @@ func (s *step) put(data []byte, env mvcc.Env) (answer, error) {
 	if !decodePut(data, req) {
 		req.Reset()
 		if proto.Unmarshal(data, req) != nil {
-			return refused(ErrRequest), nil
+			return refused(ErrRequest), nil //nolint:nilerr // the outcome is the error
 		}
 	}
 	resp, eff, err := s.m.kv.Put(req, env)
