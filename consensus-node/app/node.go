@@ -137,6 +137,7 @@ func (n *Node) buildRaft(applied, appliedTerm uint64) error {
 		ID: n.memberID, Tick: time.Duration(n.cfg.HeartbeatMs) * time.Millisecond,
 		ElectionTicks: int(n.cfg.ElectionMs / n.cfg.HeartbeatMs),
 		SnapshotCount: n.cfg.SnapshotCount, CatchUpEntries: n.cfg.CatchUpEntries,
+		UncommittedBytesMax: 2 * propose.InFlightBytesMax, // package propose says why twice
 		Mark: state.Snapshot, Entries: state.Entries, HardState: state.HardState,
 		Applied: applied, AppliedTerm: appliedTerm, ConfState: n.disk.meta.ConfState, Bootstrap: n.disk.bootstrap,
 		Transport: n.transport, Log: n.disk.log, Applier: n.machine, Logger: n.log,

@@ -5,6 +5,13 @@
 // pack is full: an idle node proposes at once, and under load everything that arrives during one round of append,
 // replication and apply shares the next entry.
 //
+// What concerns the life of leases (grants, revokes, expiry, checkpoints, views) is urgent: it has a queue of its own that puts do
+// not fill, goes first into the next entry, and leaves at least half of an entry, or every fourth entry, to the others.
+// Ordinary writes wait while InFlightBytesMax of them await their outcome. That is half of what raft takes in before it is
+// committed (raftnode's UncommittedBytesMax), so that there is room for the urgent ones. Past the bounds of the queues a write is
+// refused at once as too many requests; so is one that raft refuses because its own bound is reached, which takes packs whose
+// writes ran out of time before they were committed.
+//
 // Of each write exactly one Outcome comes, in one of three kinds: what apply said; NotProposed, with the certainty that it
 // did not happen and never will; or an error that leaves open whether it happened (time ran out). Nothing is ever
 // proposed twice.
@@ -32,12 +39,10 @@ import (
 )
 
 const (
-	// PackBytesMax bounds the commands of one entry, so that one entry never holds up replication or apply for long.
-	PackBytesMax = 256 << 10
 	// PacksInFlight is how many packs may await their outcome before a further one must be full.
 	PacksInFlight = 2
-	// QueueBytesMax bounds what waits; past it writes are refused as too many requests.
-	QueueBytesMax = 16 << 20
+	// InFlightBytesMax bounds the packs that await their outcome; past it ordinary writes wait.
+	InFlightBytesMax = 32 << 20
 	// EntryVersion is the format version of the entries.
 	EntryVersion = 1
 )
@@ -87,12 +92,13 @@ type Packer struct {
 	timeout time.Duration
 	now     func() time.Duration
 
-	mu         sync.Mutex
-	queue      []queued
-	queueBytes int
-	inFlight   int
-	nextID     uint64
-	waiting    map[uint64]*waiter
+	mu            sync.Mutex
+	backlog       backlog
+	packing       []queued // reused by pack
+	inFlight      int      // packs that await their outcome
+	inFlightBytes int      // of their commands
+	nextID        uint64
+	waiting       map[uint64]*waiter
 	// order holds the waiters by age, for the sweep.
 	order  []*waiter
 	packs  map[*pack]struct{} // with open waiters
@@ -100,12 +106,6 @@ type Packer struct {
 	// term is the highest term of which anything was applied, jumped the index of the last snapshot installed.
 	term, jumped uint64
 	wake         chan struct{}
-}
-
-type queued struct {
-	Write
-	size int
-	at   time.Duration
 }
 
 type waiter struct {
@@ -120,6 +120,7 @@ type waiter struct {
 type pack struct {
 	first, n uint64
 	open     int
+	bytes    int
 	term     uint64   // the only one to propose it in, or 0
 	position Position // zero until raft has said it
 }
@@ -137,11 +138,12 @@ func New(raft Raft, firstID uint64, timeout time.Duration, now func() time.Durat
 func (p *Packer) Submit(w Write) {
 	size := w.Command.SizeVT() + 16
 	p.mu.Lock()
+	queue, bytesMax := p.backlog.of(w.Command)
 	var refusal error
 	switch {
 	case p.closed:
 		refusal = rpctypes.ErrGRPCStopped
-	case p.queueBytes > QueueBytesMax:
+	case queue.bytes > bytesMax:
 		refusal = rpctypes.ErrGRPCRequestTooManyRequests
 	}
 	if refusal != nil {
@@ -149,8 +151,7 @@ func (p *Packer) Submit(w Write) {
 		w.Done(Outcome{Outcome: apply.Outcome{Err: refusal}, NotProposed: true})
 		return
 	}
-	p.queue = append(p.queue, queued{Write: w, size: size, at: p.now()})
-	p.queueBytes += size
+	queue.push(queued{Write: w, size: size, at: p.now()})
 	p.mu.Unlock()
 	p.signal()
 }
@@ -221,20 +222,24 @@ func (p *Packer) proposeNext(ctx context.Context) bool {
 	return true
 }
 
-// pack takes the next entry off the queue and makes its writes waiters; nil if nothing may be proposed now.
+// pack takes the next entry off the queues and makes its writes waiters; nil if nothing may be proposed now.
 func (p *Packer) pack() ([]*journalv1.Command, *pack, uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n, bytes := p.measure()
-	if n == 0 || p.inFlight >= PacksInFlight && bytes < PackBytesMax && n == len(p.queue) {
+	urgents, ordinaries, bytes := p.backlog.next(p.inFlightBytes >= InFlightBytesMax)
+	n := urgents + ordinaries
+	if n == 0 || p.inFlight >= PacksInFlight && bytes < PackBytesMax && n == p.backlog.len() {
 		return nil, nil, 0
 	}
+	writes := p.backlog.takeNext(p.packing[:0], urgents, ordinaries)
+	defer func() { clear(writes); p.packing = writes[:0] }()
 	commands := make([]*journalv1.Command, n)
-	batch := &pack{first: p.nextID + 1, n: uint64(n), open: n, term: p.queue[0].Term}
+	batch := &pack{first: p.nextID + 1, n: uint64(n), open: n, bytes: bytes, term: writes[0].Term}
 	p.packs[batch] = struct{}{}
 	p.inFlight++
+	p.inFlightBytes += bytes
 	term := p.raft.Term()
-	for i, q := range p.queue[:n] {
+	for i, q := range writes {
 		p.nextID++
 		q.Command.Id = p.nextID
 		commands[i] = q.Command
@@ -242,30 +247,7 @@ func (p *Packer) pack() ([]*journalv1.Command, *pack, uint64) {
 		p.waiting[w.id] = w
 		p.order = append(p.order, w)
 	}
-	p.unqueue(n, bytes)
 	return commands, batch, term
-}
-
-// unqueue drops the first n writes of the queue; the caller holds the lock.
-func (p *Packer) unqueue(n, bytes int) {
-	clear(p.queue[:n])
-	p.queue = p.queue[n:]
-	p.queueBytes -= bytes
-}
-
-// measure tells how many queued writes the next entry takes; the caller holds the lock.
-func (p *Packer) measure() (n, bytes int) {
-	for i, q := range p.queue {
-		alone := q.Exclusive || q.Term != 0
-		if i > 0 && (alone || bytes+q.size > PackBytesMax) {
-			break
-		}
-		n, bytes = i+1, bytes+q.size
-		if alone {
-			break
-		}
-	}
-	return n, bytes
 }
 
 // Resolve hands out what apply said. Outcomes that nobody waits for (another node's, or timed out) are dropped.
@@ -300,6 +282,7 @@ func (p *Packer) forget(w *waiter) {
 	if w.pack.open == 0 {
 		delete(p.packs, w.pack)
 		p.inFlight--
+		p.inFlightBytes -= w.pack.bytes
 		p.signal()
 	}
 }
@@ -308,7 +291,6 @@ func (p *Packer) forget(w *waiter) {
 func (p *Packer) sweep() {
 	now, term := p.now(), p.raft.Term()
 	var late []*waiter
-	var queuedLate []queued
 	p.mu.Lock()
 	keep := p.order[:0]
 	for _, w := range p.order {
@@ -324,13 +306,7 @@ func (p *Packer) sweep() {
 	}
 	clear(p.order[len(keep):])
 	p.order = keep
-	n, bytes := 0, 0
-	for n < len(p.queue) && now-p.queue[n].at > p.timeout {
-		bytes += p.queue[n].size
-		n++
-	}
-	queuedLate = append(queuedLate, p.queue[:n]...)
-	p.unqueue(n, bytes)
+	queuedLate := p.backlog.takeOlder(now - p.timeout)
 	p.mu.Unlock()
 	for _, w := range late {
 		w.done(Outcome{Outcome: apply.Outcome{ID: w.id, Err: timeoutError(term != w.term)}})
@@ -354,8 +330,8 @@ var errEnded = errors.New("the node stopped before the outcome was known")
 func (p *Packer) end() {
 	p.mu.Lock()
 	p.closed = true
-	waiting, queue := p.waiting, p.queue
-	p.waiting, p.queue, p.order, p.packs = map[uint64]*waiter{}, nil, nil, map[*pack]struct{}{}
+	waiting, queue := p.waiting, p.backlog.takeAll()
+	p.waiting, p.order, p.packs = map[uint64]*waiter{}, nil, map[*pack]struct{}{}
 	p.mu.Unlock()
 	for _, w := range waiting {
 		w.done(Outcome{Outcome: apply.Outcome{ID: w.id, Err: errors.Join(rpctypes.ErrGRPCStopped, errEnded)}})
