@@ -58,7 +58,7 @@ type Config struct {
 	Credentials credentials.TransportCredentials
 	// DialOptions are added to every connection that is made.
 	DialOptions []grpc.DialOption
-	// SnapshotBytesPerSecond bounds the rate at which an image is sent, to no less than 1 MiB/s; 0 means no bound.
+	// SnapshotBytesPerSecond bounds the rate at which all images together are sent, to no less than 1 MiB/s; 0 means no bound.
 	SnapshotBytesPerSecond int64
 	// StallTimeout ends a stream that makes no progress although there is something to carry; default 10 s.
 	StallTimeout time.Duration

@@ -4,12 +4,17 @@
 // # What it promises
 //
 //   - [Transport.Send] never waits. What cannot be queued for a member (unreachable, or its queue is full) is dropped and reported to
-//     the node: raft sends it again when it matters. Memory per member is bounded, whatever the member does.
+//     the node: raft sends it again when it matters. Memory per member is bounded, whatever the member does: at most 64 MiB of
+//     appends and 4 MiB of other messages wait, at most 8 MiB (8 batches) are on their way on each of the two streams, and an image
+//     takes two chunks of 512 KiB. A member that is not connected holds nothing.
 //   - Log appends to a member arrive in order or not at all; all other messages travel beside them on a stream of their own, so that a
 //     heartbeat never waits behind a large append.
 //   - Both ends check who they talk to before anything else: cluster, member and protocol version. A wrong one is refused with
-//     FailedPrecondition and a text that says what was expected.
+//     FailedPrecondition and a text that says what was expected, one that was removed with PermissionDenied. Who refuses and who is
+//     refused log it once, and once a minute while it goes on, however often it is tried.
 //   - An image reaches the node only whole: length, a running CRC-32C and a SHA-256 over all of it fit, and file and name are durable.
+//     A stream that breaks or stalls midway leaves nothing behind; the next attempt begins anew, with the database as it is then.
+//   - All images together are sent at no more than Config.SnapshotBytesPerSecond, as a token bucket with a burst of 2 MiB.
 //
 // # What it asks of its caller
 //

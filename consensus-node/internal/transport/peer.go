@@ -38,13 +38,15 @@ type peer struct {
 	turn    int // which target to try next
 	moved   context.CancelFunc
 
-	reason   string // why it is unreachable; empty while it is connected
+	reason   string // why it was unreachable last, as logged
 	reasonAt time.Time
+	told     bool      // the log says that it is unreachable
+	since    time.Time // when it was connected last
 }
 
 func newPeer(cfg *Config, id uint64, targets []target) *peer {
 	return &peer{
-		id: id, cfg: cfg, targets: targets, ended: make(chan struct{}), reason: "not connected yet",
+		id: id, cfg: cfg, targets: targets, ended: make(chan struct{}), told: true,
 		urgent:  newLane(urgentCountMax, urgentBytesMax),
 		appends: newLane(appendCountMax, appendBytesMax),
 	}
@@ -169,12 +171,17 @@ func (p *peer) addresses() []target {
 	return p.targets
 }
 
+// connected logs that the member is reachable, unless the log never said otherwise.
 func (p *peer) connected(to target) {
-	p.cfg.Logger.Info("member reachable", "member", fmt.Sprintf("%x", p.id), "url", to.url)
-	p.reason = ""
+	p.since = time.Now()
+	if p.told {
+		p.cfg.Logger.Info("member reachable", "member", fmt.Sprintf("%x", p.id), "url", to.url)
+		p.told = false
+	}
 }
 
-// note logs that the member is unreachable: once, and now and then while it stays so.
+// note logs that the member is unreachable: once, and now and then while it stays so. A connection that ends as soon as it is made is
+// no news either.
 func (p *peer) note(err error) {
 	reason := "connection closed"
 	if err != nil && !errors.Is(err, context.Canceled) {
@@ -187,10 +194,12 @@ func (p *peer) note(err error) {
 	if reason == p.reason {
 		silent = sameReasonEvery
 	}
-	if p.reason != "" && time.Since(p.reasonAt) < silent {
+	lasted := !p.since.IsZero() && time.Since(p.since) >= backoffMost
+	p.since = time.Time{}
+	if !lasted && !p.reasonAt.IsZero() && time.Since(p.reasonAt) < silent {
 		return
 	}
-	p.reason, p.reasonAt = reason, time.Now()
+	p.reason, p.reasonAt, p.told = reason, time.Now(), true
 	p.cfg.Logger.Warn("member unreachable", "member", fmt.Sprintf("%x", p.id), "reason", reason)
 }
 

@@ -31,7 +31,7 @@ func (s *Server) Snapshot(stream snapshotStream) error {
 	if err != nil {
 		return err
 	}
-	if err := s.cfg.checkHello(first.GetHello()); err != nil {
+	if err := s.checkHello(first.GetHello()); err != nil {
 		return err
 	}
 	m, err := s.decode(first.GetHello().GetFrom(), first.GetMessage())

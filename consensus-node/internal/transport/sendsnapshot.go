@@ -34,7 +34,11 @@ func (t *Transport) SendSnapshot(ctx context.Context, m *raftpb.Message, img raf
 		return err
 	}
 	defer conn.Close() //nolint:errcheck // nothing is left to do with it
-	stream, err := peerv1.NewPeerClient(conn).Snapshot(ctx)
+	client := peerv1.NewPeerClient(conn)
+	if err := p.identify(ctx, client, to); err != nil {
+		return fmt.Errorf("send a snapshot to %s: %w", to.url, err)
+	}
+	stream, err := client.Snapshot(ctx)
 	if err != nil {
 		return fmt.Errorf("send a snapshot to %s: %w", to.url, err)
 	}
@@ -62,7 +66,7 @@ func (t *Transport) stream(ctx context.Context, stream grpc.ClientStreamingClien
 		return err
 	}
 	w := &chunkWriter{
-		ctx: ctx, rate: t.cfg.SnapshotBytesPerSecond, began: time.Now(), sum: sha256.New(),
+		ctx: ctx, rate: t.images, sum: sha256.New(),
 		next: &peerv1.SnapshotChunk{Hello: t.cfg.hello(m.GetTo()), Message: raw, Size: uint64(img.Size())},
 		buf:  make([]byte, 0, chunkBytes),
 		send: func(c *peerv1.SnapshotChunk) error {
@@ -90,15 +94,13 @@ func (t *Transport) stream(ctx context.Context, stream grpc.ClientStreamingClien
 
 // chunkWriter cuts an image into chunks.
 type chunkWriter struct {
-	ctx   context.Context
-	send  func(*peerv1.SnapshotChunk) error
-	next  *peerv1.SnapshotChunk // what the next chunk carries beside data
-	buf   []byte
-	crc   uint32
-	sum   hash.Hash
-	sent  int64
-	rate  int64 // bytes per second; 0 for no bound
-	began time.Time
+	ctx  context.Context
+	send func(*peerv1.SnapshotChunk) error
+	next *peerv1.SnapshotChunk // what the next chunk carries beside data
+	buf  []byte
+	crc  uint32
+	sum  hash.Hash
+	rate *bucket
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -120,7 +122,7 @@ func (w *chunkWriter) Write(b []byte) (int, error) {
 }
 
 func (w *chunkWriter) flush() error {
-	if err := w.pace(); err != nil {
+	if err := w.rate.wait(w.ctx, len(w.buf)); err != nil {
 		return err
 	}
 	w.crc = crc32.Update(w.crc, castagnoli, w.buf)
@@ -129,34 +131,18 @@ func (w *chunkWriter) flush() error {
 	c.Data, c.Crc = w.buf, w.crc
 	w.next = &peerv1.SnapshotChunk{}
 	err := w.send(c) // encodes: buf may be used again
-	w.sent += int64(len(w.buf))
 	w.buf = w.buf[:0]
 	return err
 }
 
 // finish sends what is left, with the checksum of all.
 func (w *chunkWriter) finish() error {
+	if err := w.rate.wait(w.ctx, len(w.buf)); err != nil {
+		return err
+	}
 	w.sum.Write(w.buf)
 	w.crc = crc32.Update(w.crc, castagnoli, w.buf)
 	c := w.next
 	c.Data, c.Crc, c.Sha256 = w.buf, w.crc, w.sum.Sum(nil)
 	return w.send(c)
-}
-
-// pace waits until the rate allows another chunk.
-func (w *chunkWriter) pace() error {
-	if w.rate <= 0 {
-		return nil
-	}
-	due := w.began.Add(time.Duration(float64(w.sent) / float64(w.rate) * float64(time.Second)))
-	wait := time.Until(due)
-	if wait <= 0 {
-		return nil
-	}
-	select {
-	case <-time.After(wait):
-		return nil
-	case <-w.ctx.Done():
-		return w.ctx.Err()
-	}
 }

@@ -3,8 +3,10 @@ package transport
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/grpc"
@@ -23,6 +25,7 @@ type Server struct {
 	node Node
 
 	receiving sync.Mutex // one image at a time
+	refusals  quiet
 }
 
 var _ peerv1.PeerServer = (*Server)(nil)
@@ -45,7 +48,7 @@ func (s *Server) Messages(stream grpc.BidiStreamingServer[peerv1.MessageBatch, p
 		return err
 	}
 	hello := batch.GetHello()
-	if err := s.cfg.checkHello(hello); err != nil {
+	if err := s.checkHello(hello); err != nil {
 		return err
 	}
 	if err := stream.SendHeader(metadata.Pairs(acceptedKey, "1")); err != nil {
@@ -67,6 +70,18 @@ func (s *Server) Messages(stream grpc.BidiStreamingServer[peerv1.MessageBatch, p
 			return err
 		}
 	}
+}
+
+// checkHello refuses a stream that is not for this member, with a line in the log for the first of its kind.
+func (s *Server) checkHello(h *peerv1.Hello) error {
+	err := s.cfg.checkHello(h)
+	if err != nil {
+		from, reason := fmt.Sprintf("%x", h.GetFrom()), status.Convert(err).Message()
+		if s.refusals.may(from+" "+reason, time.Now()) {
+			s.cfg.Logger.Warn("stream of a peer refused", "member", from, "reason", reason)
+		}
+	}
+	return err
 }
 
 func (s *Server) take(ctx context.Context, from uint64, batch *peerv1.MessageBatch) error {

@@ -3,14 +3,15 @@ package transport
 import (
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/grpc/codes"
@@ -149,10 +150,35 @@ func TestDamagedChunksAreRefused(t *testing.T) {
 	require.True(t, reply.GetInstalled(), reply.GetReason())
 }
 
-func TestRateBoundsTheImage(t *testing.T) {
-	p := newPair(t, Config{SnapshotBytesPerSecond: 4 << 20}, &fakeNode{})
+// All images together keep to the rate: two at once take twice as long.
+func TestRateBoundsTheImages(t *testing.T) {
+	const rate, size = 8 << 20, 3 << 20
+	p := newPair(t, Config{SnapshotBytesPerSecond: rate}, &fakeNode{})
+	third, _ := serve(t, Config{ID: 3, ClusterID: cluster, Dir: t.TempDir()}, &fakeNode{}, "127.0.0.1:0")
+	require.NoError(t, p.out.AddPeer(3, []string{third}))
 	start := time.Now()
-	data := noise(2 << 20)
-	require.NoError(t, p.out.SendSnapshot(t.Context(), snapMessage(), &bytesImage{data: data, size: int64(len(data))}))
-	require.Greater(t, time.Since(start), 350*time.Millisecond, fmt.Sprint(time.Since(start)))
+	data := noise(size)
+	var sending sync.WaitGroup
+	for id := uint64(2); id <= 3; id++ {
+		sending.Go(func() {
+			m := snapMessage()
+			m.To = &id
+			assert.NoError(t, p.out.SendSnapshot(t.Context(), m, &bytesImage{data: data, size: size}))
+		})
+	}
+	sending.Wait()
+	paced := float64(2*size - burstBytes)
+	require.Greater(t, time.Since(start).Seconds(), 0.9*paced/rate)
+}
+
+func TestBucket(t *testing.T) {
+	now := time.Unix(1000, 0)
+	b := newBucket(1 << 20)
+	require.Zero(t, b.take(burstBytes, now), "the burst")
+	require.Equal(t, 500*time.Millisecond, b.take(512<<10, now))
+	require.Equal(t, time.Second, b.take(512<<10, now), "what waits already comes first")
+	now = now.Add(time.Hour)
+	require.Zero(t, b.take(burstBytes, now), "a pause makes up for no more than the burst")
+	require.Equal(t, 500*time.Millisecond, b.take(512<<10, now))
+	require.Zero(t, newBucket(0).take(1<<40, now), "no bound")
 }

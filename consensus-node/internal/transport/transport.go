@@ -19,6 +19,7 @@ type Transport struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	node   atomic.Pointer[boundNode]
+	images *bucket // what all images together may send
 
 	mu    sync.RWMutex
 	peers map[uint64]*peer // replaced as a whole; nil once closed
@@ -31,6 +32,7 @@ var _ raftnode.Transport = (*Transport)(nil)
 // New makes a transport without peers.
 func New(cfg Config) *Transport {
 	t := &Transport{cfg: cfg.withDefaults(), peers: map[uint64]*peer{}}
+	t.images = newBucket(t.cfg.SnapshotBytesPerSecond)
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }
