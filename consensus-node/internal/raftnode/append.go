@@ -110,6 +110,7 @@ func (a *appender) take(w appendWork) (*installWork, error) {
 
 // installed goes on with a message whose snapshot has become the state.
 func (a *appender) installed(m *raftpb.Message) error {
+	a.n.step(SnapshotInstalled)
 	mark := snapshotMark(m.GetSnapshot().GetMetadata())
 	a.n.storage.reset(mark)
 	if err := a.n.cfg.Log.Release(mark.Index); err != nil {

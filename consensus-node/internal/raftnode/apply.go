@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -19,6 +20,8 @@ type installWork struct {
 	meta *raftpb.SnapshotMetadata
 	path string
 	done chan struct{}
+
+	began time.Time
 }
 
 // runApply feeds the state machine until the node ends.
@@ -60,6 +63,7 @@ func (n *Node) replaceState(w *installWork) error {
 	}
 	n.confState = w.meta.GetConfState()
 	n.noteApplied(w.meta.GetIndex(), w.meta.GetTerm())
+	n.cfg.Logger.Info("snapshot installed", "index", w.meta.GetIndex(), "term", w.meta.GetTerm(), "took", time.Since(w.began).String())
 	close(w.done)
 	return nil
 }

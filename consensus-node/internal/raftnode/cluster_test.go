@@ -56,6 +56,8 @@ type network struct {
 	cut    map[[2]uint64]bool
 	// filter, if set, sees each message before it is sent; false takes it out.
 	filter func(m *raftpb.Message) bool
+	// image, if set, is what becomes of images that are sent.
+	image func(ctx context.Context) error
 }
 
 type link struct {
@@ -117,8 +119,11 @@ func (w *network) node(id uint64) *Node {
 func (l *link) SendSnapshot(ctx context.Context, m *raftpb.Message, img Image) error {
 	w := l.net
 	w.mu.Lock()
-	lost, to := w.cut[[2]uint64{l.from, m.GetTo()}], w.nodes[m.GetTo()]
+	lost, to, image := w.cut[[2]uint64{l.from, m.GetTo()}], w.nodes[m.GetTo()], w.image
 	w.mu.Unlock()
+	if image != nil {
+		return image(ctx)
+	}
 	node := w.node(m.GetTo())
 	if lost || node == nil {
 		return errors.New("unreachable")

@@ -22,6 +22,7 @@ func TestCutTarget(t *testing.T) {
 		"not above the durable index":   {count: 50, catchUp: 20, bytes: 1 << 20, durable: 33, want: 33},
 		"an image is under way":         {count: 50, catchUp: 20, bytes: 1 << 20, durable: 100, sending: map[uint64]uint64{2: 70}, want: 70},
 		"an image is about to be":       {count: 50, catchUp: 20, bytes: 1 << 20, durable: 100, sending: map[uint64]uint64{2: 0}, want: 0},
+		"the next image waits":          {count: 50, catchUp: 20, bytes: 1 << 20, durable: 100, sending: map[uint64]uint64{2: nothingHeld}, want: 80},
 		"too many bytes":                {count: 500, catchUp: 500, bytes: 60_000, durable: 100, want: 70},
 		"too many bytes for the images": {count: 500, catchUp: 500, bytes: 60_000, durable: 100, sending: map[uint64]uint64{2: 3}, want: 70},
 		"too many bytes, not durable":   {count: 500, catchUp: 500, bytes: 60_000, durable: 10, want: 10},

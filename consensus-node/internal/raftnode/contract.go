@@ -62,10 +62,26 @@ type Transport interface {
 	SendSnapshot(ctx context.Context, m *raftpb.Message, img Image) error
 }
 
-// Hooks are told of a write's progress, for trace events. A nil field costs nothing; what is set must be quick.
+// Hooks are told of a write's progress, for trace events, and of an installation's, for tests. A nil field costs nothing; what is set must be quick.
 type Hooks struct {
 	// Appended is called when the local log is durable up to index.
 	Appended func(index uint64)
 	// Committed is called when the commit index has moved to index.
 	Committed func(index uint64)
+	// Snapshot is called at each step of taking over a received image; the next step waits for it. A process may end at any of them,
+	// and goes on from there at its next start.
+	Snapshot func(step SnapshotStep)
 }
+
+// SnapshotStep is a point between two durable changes of an installation; see DESIGN.md.
+type SnapshotStep string
+
+// The steps in their order.
+const (
+	// SnapshotReceived: the image is whole, durable and named.
+	SnapshotReceived SnapshotStep = "received"
+	// SnapshotMarked: the log begins after the image's index.
+	SnapshotMarked SnapshotStep = "marked"
+	// SnapshotInstalled: the image is the database; the old log's space is not given back yet.
+	SnapshotInstalled SnapshotStep = "installed"
+)

@@ -163,6 +163,9 @@ func (n *Node) noteReady(rd *raft.Ready) {
 	if rd.SoftState != nil {
 		l.leader, l.state = rd.SoftState.Lead, rd.SoftState.RaftState
 		n.tickTransfers()
+		if l.state != raft.StateLeader {
+			n.endSends()
+		}
 	}
 	if !raft.IsEmptyHardState(rd.HardState) {
 		if term := rd.HardState.GetTerm(); term != l.term {

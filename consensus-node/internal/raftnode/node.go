@@ -62,6 +62,9 @@ type loopState struct {
 	nonce                uint64
 	incoming             *receivedSnapshot // handed to raft or being installed
 	sending              map[uint64]uint64 // member to index of the image under way; 0 before it is known
+	failures             map[uint64]int    // sendings in a row that failed, by member
+	leading              context.Context   // of the images under way; nil if there was none since this node leads
+	depose               context.CancelFunc
 	transfers            []*transfer
 	batch                []*proposal
 	outbox               []*raftpb.Message
@@ -124,7 +127,7 @@ func (n *Node) makeRaft() (err error) {
 	}
 	var nonce [8]byte
 	_, _ = rand.Read(nonce[:]) // never fails: it ends the program instead
-	n.loop = loopState{sending: map[uint64]uint64{}, nonce: binary.LittleEndian.Uint64(nonce[:])}
+	n.loop = loopState{sending: map[uint64]uint64{}, failures: map[uint64]int{}, nonce: binary.LittleEndian.Uint64(nonce[:])}
 	_, n.loop.lastIndex, _ = n.storage.extent()
 	n.loop.term, n.loop.commit = n.storage.hardState.GetTerm(), n.storage.hardState.GetCommit()
 	n.setMembers(n.cfg.ConfState)

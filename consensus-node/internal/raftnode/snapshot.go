@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -13,6 +15,13 @@ import (
 
 // snapshotSendersMax bounds the images open for sending: each holds back the reuse of the database's pages.
 const snapshotSendersMax = 2
+
+// An image that did not arrive is sent again after a pause that doubles from the least to the most: it may be large, and what made it
+// fail may last.
+const snapshotPauseLeast, snapshotPauseMost = 500 * time.Millisecond, 30 * time.Second
+
+// nothingHeld stands for the index of an image while the next attempt to send one waits: the log is not kept for it.
+const nothingHeld = math.MaxUint64
 
 // receivedSnapshot is an image on its way into the node.
 type receivedSnapshot struct {
@@ -31,6 +40,7 @@ func (n *Node) ReceiveSnapshot(ctx context.Context, m *raftpb.Message, path stri
 	if err != nil {
 		return err
 	}
+	n.step(SnapshotReceived)
 	select {
 	case n.received <- s:
 	case <-ctx.Done():
@@ -98,10 +108,12 @@ func (n *Node) installSnapshot(meta *raftpb.SnapshotMetadata, s *receivedSnapsho
 	if s == nil {
 		return nil, errors.New("raft accepted a snapshot without an image")
 	}
+	began := time.Now()
 	if err := n.cfg.Log.MarkSnapshot(snapshotMark(meta)); err != nil {
 		return nil, err
 	}
-	w := &installWork{meta: meta, path: s.path, done: make(chan struct{})}
+	n.step(SnapshotMarked)
+	w := &installWork{meta: meta, path: s.path, done: make(chan struct{}), began: began}
 	select {
 	case n.applyQ <- applyWork{install: w}:
 	case <-n.ctx.Done():
@@ -124,6 +136,13 @@ func (n *Node) awaitInstall(w *installWork) error {
 	}
 }
 
+// step tells the hook of a step of an installation.
+func (n *Node) step(s SnapshotStep) {
+	if n.cfg.Hooks.Snapshot != nil {
+		n.cfg.Hooks.Snapshot(s)
+	}
+}
+
 // sendSnapshot starts to send an image to the member that raft's message is for.
 func (n *Node) sendSnapshot(m *raftpb.Message) {
 	to, sending := m.GetTo(), n.loop.sending
@@ -136,42 +155,92 @@ func (n *Node) sendSnapshot(m *raftpb.Message) {
 		n.stepper.images = append(n.stepper.images, &Sending{s: n.stepper, raft: m})
 		return
 	}
-	n.senders.Go(func() { n.reportSent(to, n.sendImage(m)) })
+	if n.loop.leading == nil {
+		n.loop.leading, n.loop.depose = context.WithCancel(n.ctx)
+	}
+	leading := n.loop.leading
+	n.senders.Go(func() {
+		err := n.sendImage(leading, m)
+		if err != nil && leading.Err() == nil {
+			n.pauseSending(leading, to, err)
+		}
+		n.reportSent(to, err)
+	})
+}
+
+// pauseSending waits after a failure, of which raft is told only then: it asks for the next attempt at once.
+func (n *Node) pauseSending(leading context.Context, to uint64, failure error) {
+	var pause time.Duration
+	_ = n.do(leading, func() {
+		n.loop.failures[to]++
+		pause = snapshotPause(n.loop.failures[to])
+		n.loop.sending[to] = nothingHeld
+	})
+	n.cfg.Logger.Warn("snapshot not sent", "member", fmt.Sprintf("%x", to), "error", failure, "again_after", pause.String())
+	select {
+	case <-time.After(pause):
+	case <-leading.Done():
+	}
 }
 
 // reportSent tells raft what came of sending an image to a member.
 func (n *Node) reportSent(to uint64, err error) {
-	if err != nil && n.ctx.Err() == nil {
-		n.cfg.Logger.Warn("snapshot not sent", "member", fmt.Sprintf("%x", to), "error", err)
-	}
-	status := raft.SnapshotFinish
+	outcome := raft.SnapshotFinish
 	if err != nil {
-		status = raft.SnapshotFailure
+		outcome = raft.SnapshotFailure
 	}
 	_ = n.do(n.ctx, func() {
 		delete(n.loop.sending, to)
-		n.raw.ReportSnapshot(to, status)
+		if err == nil {
+			delete(n.loop.failures, to)
+		}
+		n.raw.ReportSnapshot(to, outcome)
 	})
 }
 
+// snapshotPause is how long to wait after so many failures in a row.
+func snapshotPause(failures int) time.Duration {
+	pause := snapshotPauseLeast
+	for ; failures > 1 && pause < snapshotPauseMost; failures-- {
+		pause *= 2
+	}
+	return min(pause, snapshotPauseMost)
+}
+
+// endSends cancels the images under way once this node no longer leads: nobody would take them, and they would hold up those of the
+// next leader.
+func (n *Node) endSends() {
+	if n.loop.leading != nil {
+		n.loop.depose()
+		n.loop.leading, n.loop.depose = nil, nil
+		clear(n.loop.failures)
+	}
+}
+
 // sendImage opens an image and sends it under its own index, term and membership.
-func (n *Node) sendImage(m *raftpb.Message) (err error) {
-	own, img, err := n.openImage(m)
+func (n *Node) sendImage(ctx context.Context, m *raftpb.Message) (err error) {
+	own, img, err := n.openImage(ctx, m)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, img.Close()) }()
-	return n.cfg.Transport.SendSnapshot(n.ctx, own, img)
+	began, member, index := time.Now(), fmt.Sprintf("%x", m.GetTo()), own.GetSnapshot().GetMetadata().GetIndex()
+	n.cfg.Logger.Info("sending a snapshot", "member", member, "index", index, "bytes", img.Size())
+	if err := n.cfg.Transport.SendSnapshot(ctx, own, img); err != nil {
+		return err
+	}
+	n.cfg.Logger.Info("snapshot sent", "member", member, "index", index, "took", time.Since(began).String())
+	return nil
 }
 
 // openImage opens an image in answer to m, a MsgSnap of raft's, and says what it is sent with. The caller closes it.
-func (n *Node) openImage(m *raftpb.Message) (*raftpb.Message, Image, error) {
-	img, err := n.cfg.Applier.Image(n.ctx)
+func (n *Node) openImage(ctx context.Context, m *raftpb.Message) (*raftpb.Message, Image, error) {
+	img, err := n.cfg.Applier.Image(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open an image of the database: %w", err)
 	}
 	meta := img.Metadata()
-	if err := n.do(n.ctx, func() { n.loop.sending[m.GetTo()] = meta.GetIndex() }); err != nil {
+	if err := n.do(ctx, func() { n.loop.sending[m.GetTo()] = meta.GetIndex() }); err != nil {
 		return nil, nil, errors.Join(err, img.Close())
 	}
 	own := &raftpb.Message{

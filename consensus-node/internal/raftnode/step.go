@@ -291,7 +291,7 @@ func (s *Stepper) Sendings() []*Sending {
 func (w *Sending) To() uint64 { return w.raft.GetTo() }
 
 // Open opens the image and returns what it is sent with. The caller closes it.
-func (w *Sending) Open() (*raftpb.Message, Image, error) { return w.s.n.openImage(w.raft) }
+func (w *Sending) Open() (*raftpb.Message, Image, error) { return w.s.n.openImage(w.s.n.ctx, w.raft) }
 
 // Done tells raft what came of it; nil means that the receiver has installed it.
 func (w *Sending) Done(err error) error {
