@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/edge"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/raftnode"
 	"github.com/holdfastdb/holdfast/services/config"
 	"github.com/holdfastdb/holdfast/services/failure"
 )
@@ -28,12 +29,16 @@ type Config struct {
 	ElectionMs          uint
 	SnapshotCount       uint64
 	CatchUpEntries      uint64
-	TxnOpsMax           uint
-	RequestBytesMax     uint
+	// SnapshotBytesPerSecond bounds what this member sends of images of its database, to members that lag; 0 is no bound.
+	SnapshotBytesPerSecond uint64
+	TxnOpsMax              uint
+	RequestBytesMax        uint
 	// FeedBufferBytes bounds the newest changes kept in memory for watch-hubs that fill a gap.
 	FeedBufferBytes uint
 	// logSegmentBytes is the size of the log's segments; 0 is the log's default. Tests do without 64 MiB of zeros for each node.
 	logSegmentBytes int64
+	// onSnapshot is called at each step of installing a received snapshot. Tests end the node there.
+	onSnapshot func(step raftnode.SnapshotStep) error
 
 	// What follows is declared by DeclareProcess, for a node that is a process of its own.
 
@@ -53,6 +58,11 @@ const (
 	defaultClientURL  = "http://localhost:2379"
 	defaultToken      = "etcd-cluster"
 	defaultFeedBuffer = 64 << 20
+	// defaultSnapshotRate is half of what a network of 1 Gbit/s carries, so that an image leaves as much to writes. The database of
+	// etcd's default quota, 2 GiB, takes half a minute.
+	defaultSnapshotRate = 64 << 20
+	// snapshotRateLeast is the least rate: a slower image would look like one that stalls.
+	snapshotRateLeast = 1 << 20
 )
 
 // NewConfig gives the defaults.
@@ -79,6 +89,8 @@ func (c *Config) DeclareMember(set *config.Set) {
 		f.UintVar(&c.ElectionMs, "election-timeout", 1000, "time in milliseconds without a leader until an election")
 		f.Uint64Var(&c.SnapshotCount, "snapshot-count", 10_000, "applied entries after which the log is cut")
 		f.Uint64Var(&c.CatchUpEntries, "snapshot-catchup-entries", 5_000, "entries kept behind for members that lag")
+		f.Uint64Var(&c.SnapshotBytesPerSecond, "snapshot-send-bytes-per-second", defaultSnapshotRate,
+			"most that this member sends of its database to members that lag, at least 1 MiB (0: no bound)")
 		f.UintVar(&c.TxnOpsMax, "max-txn-ops", 128, "most operations in a transaction")
 		f.UintVar(&c.RequestBytesMax, "max-request-bytes", 1_572_864, "largest write request in bytes")
 	})
@@ -119,6 +131,10 @@ func (c *Config) Finish() error {
 	}
 	if c.InitialCluster == "" {
 		c.InitialCluster = c.ownEntry()
+	}
+	if rate := c.SnapshotBytesPerSecond; rate > 0 && rate < snapshotRateLeast {
+		return failure.New(failure.Config, fmt.Sprintf(
+			"--snapshot-send-bytes-per-second=%d is too little: give at least %d, or 0 for no bound", rate, snapshotRateLeast))
 	}
 	if err := config.CheckElection(c.HeartbeatMs, c.ElectionMs); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"runtime/debug"
 	"time"
 
@@ -129,6 +130,7 @@ func (n *Node) buildRaft(applied, appliedTerm uint64) error {
 	wire := transport.Config{
 		ID: n.memberID, ClusterID: n.clusterID, Name: n.cfg.Name, Dir: n.cfg.snapDir(), Logger: n.log,
 		Removed: n.isRemoved, OnRemoved: n.removed,
+		SnapshotBytesPerSecond: int64(min(n.cfg.SnapshotBytesPerSecond, math.MaxInt64)),
 	}
 	n.transport = transport.New(wire)
 	state := n.disk.state
@@ -138,9 +140,10 @@ func (n *Node) buildRaft(applied, appliedTerm uint64) error {
 		ElectionTicks: int(n.cfg.ElectionMs / n.cfg.HeartbeatMs),
 		SnapshotCount: n.cfg.SnapshotCount, CatchUpEntries: n.cfg.CatchUpEntries,
 		UncommittedBytesMax: 2 * propose.InFlightBytesMax, // package propose says why twice
-		Mark: state.Snapshot, Entries: state.Entries, HardState: state.HardState,
+		Mark:                state.Snapshot, Entries: state.Entries, HardState: state.HardState,
 		Applied: applied, AppliedTerm: appliedTerm, ConfState: n.disk.meta.ConfState, Bootstrap: n.disk.bootstrap,
 		Transport: n.transport, Log: n.disk.log, Applier: n.machine, Logger: n.log,
+		Hooks: raftnode.Hooks{Snapshot: n.cfg.onSnapshot},
 	})
 	if _, ok := errors.AsType[*raftnode.StartError](err); ok {
 		return failure.Wrap(failure.Storage, "the data directory "+n.cfg.DataDir+" cannot be used", err)
@@ -149,7 +152,7 @@ func (n *Node) buildRaft(applied, appliedTerm uint64) error {
 		return err
 	}
 	n.transport.Start(n.raft)
-	n.peerServer = transport.NewServer(wire, n.raft)
+	n.peerServer = transport.NewServer(wire, receiver{n.raft})
 	return n.followMembers()
 }
 

@@ -110,7 +110,9 @@ func (a *appender) take(w appendWork) (*installWork, error) {
 
 // installed goes on with a message whose snapshot has become the state.
 func (a *appender) installed(m *raftpb.Message) error {
-	a.n.step(SnapshotInstalled)
+	if err := a.n.step(SnapshotInstalled); err != nil {
+		return err
+	}
 	mark := snapshotMark(m.GetSnapshot().GetMetadata())
 	a.n.storage.reset(mark)
 	if err := a.n.cfg.Log.Release(mark.Index); err != nil {

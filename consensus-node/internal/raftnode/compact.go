@@ -33,3 +33,9 @@ func (n *Node) cutTarget(mark, bytes uint64) uint64 {
 	// What raft has not heard of as applied may still be asked for.
 	return min(target, n.raw.BasicStatus().Applied, n.cfg.Applier.Durable())
 }
+
+// LogBegins returns the index before the first entry that the log still holds; a member that has less needs a snapshot.
+func (n *Node) LogBegins() uint64 {
+	mark, _, _ := n.storage.extent()
+	return mark
+}

@@ -68,9 +68,9 @@ type Hooks struct {
 	Appended func(index uint64)
 	// Committed is called when the commit index has moved to index.
 	Committed func(index uint64)
-	// Snapshot is called at each step of taking over a received image; the next step waits for it. A process may end at any of them,
-	// and goes on from there at its next start.
-	Snapshot func(step SnapshotStep)
+	// Snapshot is called at each step of taking over a received image; the next step waits for it, and an error ends the node there.
+	// A process may end at any of them, and goes on from there at its next start.
+	Snapshot func(step SnapshotStep) error
 }
 
 // SnapshotStep is a point between two durable changes of an installation; see DESIGN.md.

@@ -40,7 +40,9 @@ func (n *Node) ReceiveSnapshot(ctx context.Context, m *raftpb.Message, path stri
 	if err != nil {
 		return err
 	}
-	n.step(SnapshotReceived)
+	if err := n.step(SnapshotReceived); err != nil {
+		return err
+	}
 	select {
 	case n.received <- s:
 	case <-ctx.Done():
@@ -112,7 +114,9 @@ func (n *Node) installSnapshot(meta *raftpb.SnapshotMetadata, s *receivedSnapsho
 	if err := n.cfg.Log.MarkSnapshot(snapshotMark(meta)); err != nil {
 		return nil, err
 	}
-	n.step(SnapshotMarked)
+	if err := n.step(SnapshotMarked); err != nil {
+		return nil, err
+	}
 	w := &installWork{meta: meta, path: s.path, done: make(chan struct{}), began: began}
 	select {
 	case n.applyQ <- applyWork{install: w}:
@@ -137,10 +141,11 @@ func (n *Node) awaitInstall(w *installWork) error {
 }
 
 // step tells the hook of a step of an installation.
-func (n *Node) step(s SnapshotStep) {
-	if n.cfg.Hooks.Snapshot != nil {
-		n.cfg.Hooks.Snapshot(s)
+func (n *Node) step(s SnapshotStep) error {
+	if n.cfg.Hooks.Snapshot == nil {
+		return nil
 	}
+	return n.cfg.Hooks.Snapshot(s)
 }
 
 // sendSnapshot starts to send an image to the member that raft's message is for.
