@@ -281,5 +281,5 @@ func TestSnapshotRate(t *testing.T) {
 	cfg.Name, cfg.HeartbeatMs, cfg.ElectionMs, cfg.SnapshotBytesPerSecond = "n", 100, 1000, snapshotRateLeast-1
 	require.ErrorContains(t, cfg.Finish(), "--snapshot-send-bytes-per-second=1048575 is too little")
 	cfg = testConfig(t, t.TempDir())
-	require.EqualValues(t, []uint64{10_000, 5_000, 64 << 20}, []uint64{cfg.SnapshotCount, cfg.CatchUpEntries, cfg.SnapshotBytesPerSecond})
+	require.Equal(t, []uint64{10_000, 5_000, 64 << 20}, []uint64{cfg.SnapshotCount, cfg.CatchUpEntries, cfg.SnapshotBytesPerSecond})
 }

@@ -162,6 +162,36 @@ func (c *Cluster) Start(tb testing.TB, name string) {
 	c.waitReady(ctx, tb, name)
 }
 
+// Launch starts a process that has ended and does not wait for it. AwaitReady waits, unless it is killed before.
+func (c *Cluster) Launch(tb testing.TB, name string) {
+	tb.Helper()
+	ended, cancel := context.WithCancel(tb.Context())
+	cancel()
+	if pid, err := c.run.StartAgain(ended, name); pid == 0 {
+		tb.Fatalf("start %s again: %v", name, err)
+	}
+}
+
+// AwaitReady waits until a process that was launched has said that it is ready. It is for processes that say so.
+func (c *Cluster) AwaitReady(tb testing.TB, name string) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), startTimeout)
+	defer cancel()
+	c.waitReady(ctx, tb, name)
+}
+
+// PID is the process's id in its newest life.
+func (c *Cluster) PID(tb testing.TB, name string) int {
+	tb.Helper()
+	for _, p := range c.run.Processes() {
+		if p.Name == name {
+			return p.PID
+		}
+	}
+	tb.Fatalf("no process %s", name)
+	return 0
+}
+
 // Output is all that the processes said so far.
 func (c *Cluster) Output(tb testing.TB) string {
 	tb.Helper()
