@@ -148,10 +148,15 @@ func (s *Server) copyChunks(image *imageFile, c *peerv1.SnapshotChunk, chunks <-
 	}
 }
 
+// syncEveryBytes is how much of an image is written before it is synced: left to the end, one sync of a whole database would hold up
+// every other on that disk for seconds.
+const syncEveryBytes = 8 << 20
+
 // imageFile checks an image while it is written.
 type imageFile struct {
 	file          *os.File
 	size, written uint64
+	unsynced      int
 	crc           uint32
 	sum           hash.Hash
 }
@@ -169,6 +174,12 @@ func (f *imageFile) add(c *peerv1.SnapshotChunk) (last bool, err error) {
 	}
 	if _, err := f.file.Write(c.GetData()); err != nil {
 		return false, fmt.Errorf("receive a snapshot: %w", err)
+	}
+	if f.unsynced += len(c.GetData()); f.unsynced >= syncEveryBytes {
+		if err := f.file.Sync(); err != nil {
+			return false, fmt.Errorf("receive a snapshot: %w", err)
+		}
+		f.unsynced = 0
 	}
 	if len(c.GetSha256()) == 0 {
 		return false, nil
