@@ -213,7 +213,7 @@ func (n *Node) fatal() *FatalError {
 // do has the loop run f and waits for it. It returns an error, and f was not run, if the node has ended.
 func (n *Node) do(ctx context.Context, f func()) error {
 	if n.stepper != nil {
-		return n.stepper.do(f)
+		return n.stepper.do(f) //nolint:contextcheck // what the loop begins ends with the node, not with who asked
 	}
 	ran := make(chan struct{})
 	select {
