@@ -139,6 +139,9 @@ func (s *Server) writing(call *consensusv1.Call, command *journalv1.Command, exc
 	if s.cfg.Limits.tooLarge(call.GetRequest()) {
 		return work{}, rpctypes.ErrGRPCRequestTooLarge
 	}
+	if err := s.alarmed(call.GetMethod()); err != nil {
+		return work{}, err
+	}
 	if s.cfg.Store.Pressure() >= 1 {
 		return work{}, rpctypes.ErrGRPCRequestTooManyRequests
 	}
@@ -172,6 +175,9 @@ func (s *Server) parseRevoke(call *consensusv1.Call) (work, error) {
 	}
 	if s.cfg.Limits.tooLarge(call.GetRequest()) {
 		return work{}, rpctypes.ErrGRPCRequestTooLarge
+	}
+	if err := s.alarmed(call.GetMethod()); err != nil {
+		return work{}, err
 	}
 	view, err := s.cfg.Node.Current()
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/holdfastdb/holdfast/consensus-node/internal/apply"
 )
 
 // Current gives the newest published view. The caller releases it.
@@ -17,6 +19,14 @@ func (n *Node) Current() (*View, error) {
 			return v, nil
 		}
 	}
+}
+
+// Alarms gives those that are raised as of the newest published view. It costs one load.
+func (n *Node) Alarms() apply.Alarms {
+	if v := n.view.Load(); v != nil {
+		return v.View.Alarms // what a view says without its values never changes
+	}
+	return nil
 }
 
 // Linearize gives a view that holds everything acknowledged before the call, by way of a read index. The caller releases
