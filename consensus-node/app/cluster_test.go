@@ -227,3 +227,17 @@ func TestALostWriteIsSaidToBeNotProposed(t *testing.T) {
 	got := newCaller(t, old.calls).do(call(t, consensusv1.Method_METHOD_RANGE, &pb.RangeRequest{Key: []byte("lost")}))[0]
 	require.Zero(t, read[pb.RangeResponse](t, got).GetCount())
 }
+
+// compact compacts through whoever leads.
+func compact(t *testing.T, members []*member3, revision int64) {
+	t.Helper()
+	for range 100 {
+		c := newCaller(t, leaderOf(t, members).calls)
+		answer := c.do(call(t, consensusv1.Method_METHOD_COMPACT, &pb.CompactionRequest{Revision: revision, Physical: true}))[0]
+		if !answer.GetNotProposed() {
+			read[pb.CompactionResponse](t, answer)
+			return
+		}
+	}
+	t.Fatal("no leader takes a compaction")
+}

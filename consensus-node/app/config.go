@@ -35,6 +35,8 @@ type Config struct {
 	RequestBytesMax        uint
 	// FeedBufferBytes bounds the newest changes kept in memory for watch-hubs that fill a gap.
 	FeedBufferBytes uint
+	// Consistency is when the members' key spaces are compared.
+	Consistency Consistency
 	// logSegmentBytes is the size of the log's segments; 0 is the log's default. Tests do without 64 MiB of zeros for each node.
 	logSegmentBytes int64
 	// onSnapshot is called at each step of installing a received snapshot. Tests end the node there.
@@ -72,6 +74,7 @@ func NewConfig() *Config {
 		AdvertisePeerURLs:   config.NewURLs(config.Advertise, defaultPeerURL),
 		AdvertiseClientURLs: config.NewURLs(config.Advertise, defaultClientURL),
 		InitialState:        config.NewChoice("new", "existing"),
+		Consistency:         newConsistency(),
 		ListenAdminURLs:     config.NewURLs(config.Listen),
 		ListenMetricsURLs:   config.NewURLs(config.Listen),
 		LogLevel:            config.NewLogLevel(),
@@ -104,6 +107,7 @@ func (c *Config) DeclareMember(set *config.Set) {
 	set.Group("Feed", func(f *pflag.FlagSet) {
 		f.UintVar(&c.FeedBufferBytes, "feed-buffer-bytes", defaultFeedBuffer, "newest changes kept in memory for watch-hubs")
 	})
+	c.Consistency.declare(set)
 }
 
 // DeclareProcess declares the flags of a node that is a process of its own.
@@ -137,6 +141,9 @@ func (c *Config) Finish() error {
 			"--snapshot-send-bytes-per-second=%d is too little: give at least %d, or 0 for no bound", rate, snapshotRateLeast))
 	}
 	if err := config.CheckElection(c.HeartbeatMs, c.ElectionMs); err != nil {
+		return err
+	}
+	if err := c.Consistency.check(); err != nil {
 		return err
 	}
 	_, err := c.cluster()

@@ -189,12 +189,14 @@ func (n *Node) Healthy(ctx context.Context) error {
 func (n *Node) Parts() []lifecycle.Part {
 	return []lifecycle.Part{
 		{Name: "data directory", Run: n.watchFailure},
+		{Name: "initial corruption check", Start: n.initialCheck},
 		{Name: "transport", Stop: func(context.Context) error { n.transport.Close(); return nil }},
 		{Name: "apply", Run: n.runApply},
 		{Name: "raft", Run: n.runRaft, Stop: n.handOver},
 		{Name: "proposals", Run: n.packer.Run},
 		{Name: "leases", Run: n.server.RunLeases},
 		{Name: "members", Run: n.runMembers},
+		{Name: "corruption check", Run: n.checkConsistency},
 		{Name: "feed", Run: n.publish},
 	}
 }

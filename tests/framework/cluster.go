@@ -2,8 +2,10 @@ package framework
 
 import (
 	"context"
+	"errors"
 	"net/url"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -221,4 +223,35 @@ func without(layout runner.Layout, names []string) runner.Layout {
 	}
 	layout.Tiers = tiers
 	return layout
+}
+
+// Exits runs a process that has ended once more, with further flags, until it ends by itself, and gives its exit code and what it said on
+// stderr.
+func (c *Cluster) Exits(tb testing.TB, name string, extra ...string) (code int, stderr string) {
+	tb.Helper()
+	for _, tier := range c.layout.Tiers {
+		for _, p := range tier {
+			if p.Name == name {
+				return exits(tb, p, extra)
+			}
+		}
+	}
+	tb.Fatalf("%s has no process %s", c.Name, name)
+	return 0, ""
+}
+
+func exits(tb testing.TB, p runner.Process, extra []string) (code int, stderr string) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), startTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, p.Path, append(slices.Clone(p.Args), extra...)...)
+	cmd.Env = append(os.Environ(), p.Env...)
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	if err := cmd.Run(); err != nil {
+		if _, ok := errors.AsType[*exec.ExitError](err); !ok || ctx.Err() != nil {
+			tb.Fatalf("%s does not end by itself: %v\n%s", p.Name, err, errs.String())
+		}
+	}
+	return cmd.ProcessState.ExitCode(), errs.String()
 }

@@ -31,6 +31,9 @@ func (a Alarms) Has(t pb.AlarmType) bool {
 	return slices.ContainsFunc(a, func(al Alarm) bool { return al.Type == t })
 }
 
+// Holds says whether exactly this alarm is raised.
+func (a Alarms) Holds(al Alarm) bool { return slices.Contains(a, al) }
+
 // Get returns the alarms of a type, and all of them for NONE.
 func (a Alarms) Get(t pb.AlarmType) []*pb.AlarmMember {
 	var out []*pb.AlarmMember

@@ -93,11 +93,7 @@ func (s *Server) statusRead() readFunc {
 
 func (s *Server) hashRead(request *pb.HashKVRequest) readFunc {
 	return func(_ context.Context, view *node.View) (proto.Message, int64, error) {
-		var damage error
-		hash, err := view.KV.Hash(request.GetRevision(), view.Values.Stored(&damage))
-		if err == nil {
-			err = damage
-		}
+		hash, err := view.Hash(request.GetRevision())
 		if err != nil {
 			return nil, 0, err
 		}

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/apply"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/mvcc"
 )
 
 // View is the replicated state as of one applied index together with a reader that holds its values. It is shared by
@@ -19,6 +20,16 @@ func newView(state *apply.View, values Reader) *View {
 	v := &View{View: state, Values: values}
 	v.refs.Store(1)
 	return v
+}
+
+// Hash gives HashKV up to a revision, 0 being the newest. Errors: those of mvcc's Hash, and what reading the database met.
+func (v *View) Hash(revision int64) (mvcc.KVHash, error) {
+	var damage error
+	hash, err := v.KV.Hash(revision, v.Values.Stored(&damage))
+	if err == nil {
+		err = damage
+	}
+	return hash, err
 }
 
 // acquire takes a reference unless the last one has gone.
