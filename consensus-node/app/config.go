@@ -11,6 +11,8 @@ import (
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/edge"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/raftnode"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/store"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/vfs"
 	"github.com/holdfastdb/holdfast/services/config"
 	"github.com/holdfastdb/holdfast/services/failure"
 )
@@ -41,6 +43,9 @@ type Config struct {
 	logSegmentBytes int64
 	// onSnapshot is called at each step of installing a received snapshot. Tests end the node there.
 	onSnapshot func(step raftnode.SnapshotStep) error
+	// Tests put another file system under the log, and hold back the database's commits; nil: neither.
+	logFS     vfs.FS
+	tuneStore func(*store.Options)
 
 	// What follows is declared by DeclareProcess, for a node that is a process of its own.
 
@@ -183,6 +188,14 @@ func (c *Config) limits() edge.Limits {
 		LeaseTTLMinS:   int64((lease + time.Second - 1) / time.Second),
 		RequestTimeout: requestBase + 2*election,
 	}
+}
+
+// logFiles is the file system that the log is in.
+func (c *Config) logFiles() vfs.FS {
+	if c.logFS != nil {
+		return c.logFS
+	}
+	return vfs.OS{}
 }
 
 func (c *Config) logDir() string       { return filepath.Join(c.DataDir, "member", "log") }

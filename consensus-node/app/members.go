@@ -22,19 +22,18 @@ func (n *Node) changed() {
 	}
 }
 
-// runMembers keeps the transport's peers as the member list says, records this node's name and client URLs once, and ends the
-// process when this node was removed.
+// runMembers keeps the transport's peers as the member list says, sees to it that the list says this node's name and client URLs, and
+// ends the process when this node was removed.
 func (n *Node) runMembers(ctx context.Context) error {
 	const retry = 100 * time.Millisecond
 	ticker := time.NewTicker(retry)
 	defer ticker.Stop()
-	for recorded := false; ; {
+	for {
 		if err := n.followMembers(); err != nil { //nolint:contextcheck // a peer lives as long as the transport
 			return err
 		}
-		if !recorded {
-			recorded = n.recordSelf(ctx)
-		}
+		// Again at each change: what the log replays may be older than what the database said at the start.
+		recorded := n.recordSelf(ctx)
 		tick := ticker.C
 		if recorded {
 			tick = nil

@@ -39,7 +39,7 @@ func openDisk(cfg *Config, options store.Options) (*disk, error) {
 	if err := cfg.checkDataDir(); err != nil {
 		return nil, err
 	}
-	fresh := !wal.Exists(vfs.OS{}, cfg.logDir())
+	fresh := !wal.Exists(cfg.logFiles(), cfg.logDir())
 	first, err := cfg.firstMembers()
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func openDisk(cfg *Config, options store.Options) (*disk, error) {
 		}
 	}
 	d := &disk{}
-	if d.log, d.state, err = wal.Open(vfs.OS{}, cfg.logDir(), wal.Options{SegmentBytes: cfg.logSegmentBytes}); err != nil {
+	if d.log, d.state, err = wal.Open(cfg.logFiles(), cfg.logDir(), wal.Options{SegmentBytes: cfg.logSegmentBytes}); err != nil {
 		return nil, openError(cfg, "raft log", err)
 	}
 	if err := d.openStore(cfg, options); err != nil {
@@ -125,7 +125,7 @@ func createLog(cfg *Config, first []member.Member) error {
 	if err := (vfs.OS{}).MkdirAll(cfg.DataDir); err != nil {
 		return failure.Wrap(failure.Config, fmt.Sprintf("data directory %s cannot be made: choose another --data-dir", cfg.DataDir), err)
 	}
-	log, err := wal.Create(vfs.OS{}, cfg.logDir(), wal.Metadata{
+	log, err := wal.Create(cfg.logFiles(), cfg.logDir(), wal.Metadata{
 		ClusterID: member.ClusterID(first), NodeID: self.ID, Incarnation: uint64(time.Now().UnixNano()),
 	}, wal.Options{SegmentBytes: cfg.logSegmentBytes})
 	if err != nil {
@@ -146,6 +146,9 @@ func (d *disk) openStore(cfg *Config, options store.Options) error {
 		return err
 	}
 	var err error
+	if cfg.tuneStore != nil {
+		cfg.tuneStore(&options)
+	}
 	if d.store, err = store.Open(cfg.databasePath(), options); err != nil {
 		return openError(cfg, "database", err)
 	}

@@ -68,6 +68,9 @@ type FS struct {
 	ops      int
 	capacity int64
 	fault    func(Op) Fault
+	fork     func(*FS) // nil: no copy is due
+	forkLeft int       // calls until it is
+	forkSeed uint64
 }
 
 var _ vfs.FS = (*FS)(nil)
@@ -114,6 +117,7 @@ func (f *FS) step(op Op) (Fault, error) {
 		return Fault{}, ErrPowerCut
 	}
 	f.ops++
+	f.forkIfDue()
 	if f.left == 0 {
 		f.off = true
 		return Fault{Short: op.Size}, ErrPowerCut // a cut write may still be on its way

@@ -151,3 +151,38 @@ func TestCutAfter(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
 }
+
+// A copy is of the moment before a call, and what happens to one file system does not happen to the other.
+func TestForkAt(t *testing.T) {
+	f := faultfs.New(1)
+	require.NoError(t, f.MkdirAll("/d"))
+	file, err := f.Create("/d/a")
+	require.NoError(t, err)
+	write := func(f vfs.File, text string, off int64) {
+		_, err := f.WriteAt([]byte(text), off)
+		require.NoError(t, err)
+	}
+	write(file, "durable", 0)
+	require.NoError(t, file.Datasync())
+	require.NoError(t, f.SyncDir("/d"))
+	var forks []*faultfs.FS
+	for _, n := range []int{1, 2} {
+		f.ForkAt(n, 7, func(fork *faultfs.FS) { forks = append(forks, fork) })
+		write(file, "DUR", 0)
+		write(file, "X", 3)
+		write(file, "dur", 0)
+	}
+	require.Equal(t, "DURable", string(forks[0].Content("/d/a")))
+	require.Equal(t, "DURXble", string(forks[1].Content("/d/a")))
+	require.Equal(t, "durXble", string(f.Content("/d/a")))
+	require.NoError(t, file.Datasync())
+	forks[0].Restart()
+	require.NotEqual(t, byte('X'), forks[0].Content("/d/a")[3], "what came after the copy is not in it")
+	copied, err := forks[1].Open("/d/a")
+	require.NoError(t, err)
+	write(copied, "copy", 0)
+	require.Equal(t, "durXble", string(f.Content("/d/a")))
+	now := f.Fork(1)
+	now.Restart()
+	require.Equal(t, "durXble", string(now.Content("/d/a")))
+}
