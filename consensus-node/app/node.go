@@ -190,6 +190,7 @@ func (n *Node) Parts() []lifecycle.Part {
 	return []lifecycle.Part{
 		{Name: "data directory", Run: n.watchFailure},
 		{Name: "initial corruption check", Start: n.initialCheck},
+		{Name: "raft log", Run: n.prepareLog},
 		{Name: "transport", Stop: func(context.Context) error { n.transport.Close(); return nil }},
 		{Name: "apply", Run: n.runApply},
 		{Name: "raft", Run: n.runRaft, Stop: n.handOver},
@@ -253,6 +254,20 @@ func (n *Node) runApply(ctx context.Context) error {
 		return failure.Wrap(failure.Storage, "the node cannot go on", err)
 	}
 	return nil
+}
+
+// prepareLog makes the log's files ahead, beside the appends.
+func (n *Node) prepareLog(ctx context.Context) error {
+	for {
+		select {
+		case <-n.disk.log.Wanted():
+			if err := n.disk.log.Prepare(); err != nil {
+				return failure.Wrap(failure.Storage, "the node cannot go on", err)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 func (n *Node) runRaft(ctx context.Context) error {

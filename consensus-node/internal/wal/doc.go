@@ -16,6 +16,7 @@
 //   - One Append per batch of work: all of it is one group, one write and at most one sync. The caller gathers what waits.
 //   - sync is false only where raft does not wait for durability: a hard state that differs in the commit index alone.
 //   - At the first error the process ends, with no further call but Close.
+//   - Prepare, from another goroutine, whenever Wanted says so: else a rotation makes the next segment's file while appends wait.
 //   - Confirm after a quiet moment (some 100 ms without an append), so that the last group is guarded against rot as well.
 //   - MarkSnapshot(m) only when the database, or a received image under a name that the next start finds, holds all up to
 //     m.Index durably; then Release(index) as far as followers allow.

@@ -29,6 +29,9 @@ type Log struct {
 	segments []segmentInfo // ascending; the last is being written
 	spares   []string
 	group    group // reused
+	// wanted has a token when a spare is wanted, and preparing is set while one is made.
+	wanted    chan struct{}
+	preparing bool
 
 	tail
 	file vfs.File // the last segment
@@ -49,7 +52,7 @@ func Create(fsys vfs.FS, dir string, md Metadata, opts Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create the raft log: %w", err)
 	}
-	l := &Log{fs: fsys, dir: dir, opts: opts.withDefaults(), md: md, lock: lock}
+	l := &Log{fs: fsys, dir: dir, opts: opts.withDefaults(), md: md, lock: lock, wanted: make(chan struct{}, 1)}
 	if err := l.create(); err != nil {
 		return nil, fmt.Errorf("create the raft log in %s: %w", dir, errors.Join(err, lock.Close()))
 	}
@@ -201,6 +204,7 @@ func (l *Log) put(kind groupKind) error {
 	if l.group.count > 0 {
 		l.dataEnd = l.end
 	}
+	l.wantSpare()
 	return nil
 }
 

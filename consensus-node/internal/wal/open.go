@@ -41,7 +41,10 @@ func Open(fsys vfs.FS, dir string, opts Options) (*Log, *State, error) {
 	if err := s.run(); err != nil {
 		return nil, nil, errors.Join(err, lock.Close())
 	}
-	l := &Log{fs: fsys, dir: dir, opts: opts.withDefaults(), md: s.cur.md, lock: lock, segments: s.infos, tail: s.tail}
+	l := &Log{
+		fs: fsys, dir: dir, opts: opts.withDefaults(), md: s.cur.md, lock: lock, segments: s.infos, tail: s.tail,
+		wanted: make(chan struct{}, 1),
+	}
 	if err := l.resume(s); err != nil {
 		return nil, nil, fmt.Errorf("open the raft log in %s: %w", dir, errors.Join(err, lock.Close()))
 	}

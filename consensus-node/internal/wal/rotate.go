@@ -110,15 +110,21 @@ func (l *Log) takeFile(size int64) (vfs.File, string, error) {
 		return f, name, err
 	}
 	name := filepath.Join(l.dir, segmentName(l.seq+1)+tempSuffix)
+	f, err := l.newFile(name, size)
+	return f, name, err
+}
+
+// newFile makes a file with all its blocks.
+func (l *Log) newFile(name string, size int64) (vfs.File, error) {
 	f, err := l.fs.Create(name)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	if err := f.Preallocate(size); err != nil {
 		// A full disk must not stay full of what cannot be used.
-		return nil, "", errors.Join(err, f.Close(), l.fs.Remove(name))
+		return nil, errors.Join(err, f.Close(), l.fs.Remove(name))
 	}
-	return f, name, nil
+	return f, nil
 }
 
 // Release lets go of the segments whose entries all lie at or below index. It stops at the snapshot mark, whatever index says,
@@ -142,7 +148,7 @@ func (l *Log) Release(index uint64) error {
 // drop makes a segment a spare or removes it. Each goes durably before the next, so that no crash leaves a gap.
 func (l *Log) drop(info segmentInfo) error {
 	name := path(l.dir, info.seq)
-	if len(l.spares) < l.opts.Spares && info.size == l.opts.SegmentBytes {
+	if len(l.spares) < l.opts.Spares && !l.preparing && info.size == l.opts.SegmentBytes {
 		spare := strings.TrimSuffix(name, segmentSuffix) + spareSuffix
 		if err := l.fs.Rename(name, spare); err != nil {
 			return err

@@ -210,7 +210,9 @@ func (s *sim) open() (err error) {
 // step makes one random call. A call that fails may have happened or not.
 func (s *sim) step() error {
 	now := s.versions[len(s.versions)-1]
-	switch s.rng.IntN(12) {
+	switch s.rng.IntN(13) {
+	case 12:
+		return s.log.Prepare()
 	case 0:
 		return s.done(s.log.Confirm(), true)
 	case 1:

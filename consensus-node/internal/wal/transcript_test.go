@@ -62,6 +62,8 @@ func (p *player) run(t *testing.T, d *datadriven.TestData) string {
 		err = p.log.Release(index)
 	case "confirm":
 		err = p.log.Confirm()
+	case "prepare":
+		err = p.log.Prepare()
 	case "close":
 		err = p.log.Close()
 	case "kill":

@@ -35,7 +35,7 @@ func TestLaterVersion(t *testing.T) {
 	}
 }
 
-// TestTakingTurns lets appends, confirmations, marks and releases run at once, for the race detector and for the outcome.
+// TestTakingTurns lets appends, confirmations, marks, releases and preparations run at once, for the race detector and for the outcome.
 func TestTakingTurns(t *testing.T) {
 	const last = 400
 	fsys := faultfs.New(1)
@@ -63,6 +63,13 @@ func TestTakingTurns(t *testing.T) {
 				t.Error(err)
 			}
 			if err := log.Release(i); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	wg.Go(func() {
+		for range 50 {
+			if err := log.Prepare(); err != nil {
 				t.Error(err)
 			}
 		}
