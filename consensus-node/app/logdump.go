@@ -44,8 +44,23 @@ func DumpLog(src config.Source, stdout io.Writer) error {
 	case dir == "":
 		return failure.New(failure.Config, "--data-dir is empty: say whose log to dump")
 	}
+	return dumpLog(dir, stdout)
+}
+
+func dumpLog(dir string, stdout io.Writer) (err error) {
+	logDir := filepath.Join(dir, "member", "log")
+	lock, err := wal.LockStopped(vfs.OS{}, logDir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return failure.New(failure.Config, fmt.Sprintf("%s holds no raft log: mend --data-dir", dir))
+	case errors.Is(err, vfs.ErrLocked):
+		return failure.New(failure.Config, fmt.Sprintf("%s is in use by a running node: stop it first", dir))
+	case err != nil:
+		return failure.Wrap(failure.Config, "the raft log in "+dir+" cannot be read: mend its permissions", err)
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
 	encoder := json.NewEncoder(stdout)
-	err = wal.Dump(vfs.OS{}, filepath.Join(dir, "member", "log"), func(record wal.Record) error {
+	err = wal.Dump(vfs.OS{}, logDir, func(record wal.Record) error {
 		if record.Kind != wal.RecordEntry {
 			return nil
 		}
@@ -55,11 +70,7 @@ func DumpLog(src config.Source, stdout io.Writer) error {
 		}
 		return encoder.Encode(line)
 	})
-	var damage *wal.DamageError
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return failure.New(failure.Config, fmt.Sprintf("%s holds no raft log: mend --data-dir", dir))
-	case errors.As(err, &damage):
+	if _, ok := errors.AsType[*wal.DamageError](err); ok {
 		return failure.Wrap(failure.Storage, "the raft log is damaged", err)
 	}
 	return err
@@ -67,8 +78,13 @@ func DumpLog(src config.Source, stdout io.Writer) error {
 
 func dumpEntry(entry *raftpb.Entry) (dumped, error) {
 	line := dumped{Index: entry.GetIndex(), Term: entry.GetTerm(), Type: entry.GetType().String()}
-	if entry.GetType() != raftpb.EntryNormal || len(entry.GetData()) == 0 {
+	if len(entry.GetData()) == 0 {
 		return line, nil
+	}
+	if entry.GetType() != raftpb.EntryNormal {
+		request, err := dumpConfChange(entry)
+		line.Requests = []json.RawMessage{request}
+		return line, err
 	}
 	commands := &journalv1.Entry{}
 	if err := commands.UnmarshalVT(entry.GetData()); err != nil {
@@ -82,6 +98,44 @@ func dumpEntry(entry *raftpb.Entry) (dumped, error) {
 		line.Requests = append(line.Requests, request)
 	}
 	return line, nil
+}
+
+// dumpConfChange shows a membership change of either version, with what it says of the member.
+func dumpConfChange(entry *raftpb.Entry) (json.RawMessage, error) {
+	type change struct {
+		Type   string `json:"type"`
+		NodeID string `json:"nodeId"`
+	}
+	var cc raftpb.ConfChangeI
+	var v1 raftpb.ConfChange
+	var v2 raftpb.ConfChangeV2
+	var err error
+	if entry.GetType() == raftpb.EntryConfChange {
+		cc, err = &v1, proto.Unmarshal(entry.GetData(), &v1)
+	} else {
+		cc, err = &v2, proto.Unmarshal(entry.GetData(), &v2)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("membership change %d is not readable: %w", entry.GetIndex(), err)
+	}
+	all := cc.AsV2()
+	changes := []change{}
+	for _, c := range all.GetChanges() {
+		changes = append(changes, change{c.GetType().String(), fmt.Sprintf("%x", c.GetNodeId())})
+	}
+	shown := map[string]any{"changes": changes}
+	if len(all.GetContext()) > 0 {
+		member := &journalv1.MemberContext{}
+		if err := member.UnmarshalVT(all.GetContext()); err != nil {
+			return nil, fmt.Errorf("the member of membership change %d is not readable: %w", entry.GetIndex(), err)
+		}
+		text, err := protojson.Marshal(member)
+		if err != nil {
+			return nil, err
+		}
+		shown["member"] = json.RawMessage(text)
+	}
+	return json.Marshal(map[string]any{"confChange": shown})
 }
 
 // dumpCommand shows a command with its etcd request decoded.
