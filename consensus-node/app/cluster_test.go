@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,12 @@ import (
 	"github.com/holdfastdb/holdfast/services/lifecycle"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if how := os.Getenv(diskChildEnv); how != "" {
+		os.Exit(diskChild(how))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // member3 is one of three nodes that talk over real connections, and may be stopped and started again.
 type member3 struct {
