@@ -39,7 +39,7 @@ func diskChild(how string) int {
 		}
 		disk := faultfs.New(1)
 		cfg.logFS, cfg.logSegmentBytes = disk, 64<<10
-		n, err := Open(cfg, discarding())
+		n, err := Open(cfg, discarding()) //nolint:contextcheck // closing at a failure must not be cut short
 		if err != nil {
 			return err
 		}
@@ -54,7 +54,7 @@ func diskChild(how string) int {
 			}
 		}()
 		err = lifecycle.NewGroup(slog.New(slog.DiscardHandler), 0, n.Parts()...).Run(ctx)
-		return errors.Join(err, n.Close())
+		return errors.Join(err, n.Close()) //nolint:contextcheck // as above
 	})
 }
 

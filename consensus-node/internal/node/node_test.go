@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -258,4 +259,70 @@ func writeImage(t *testing.T, path string, image io.WriterTo) {
 	_, err = image.WriteTo(f)
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
+}
+
+// A compaction that is cut short after any step, committed or not, goes on after the restart and frees in the end what one without a
+// break frees.
+func TestACompactionGoesOnAfterACrash(t *testing.T) {
+	const keys, perEntry = 3500, 125 // some steps' worth
+	source := t.TempDir()
+	b := start(t, source)
+	b.end() // steps are taken by hand
+	index := uint64(0)
+	fill := func(value string) {
+		for first := 0; first < keys; first += perEntry {
+			index++
+			var commands []*journalv1.Command
+			for i := range perEntry {
+				request := &pb.PutRequest{Key: fmt.Appendf(nil, "k%05d", first+i), Value: []byte(value)}
+				commands = append(commands, &journalv1.Command{Id: 1, Command: &journalv1.Command_Put{Put: encoded(t, request)}})
+			}
+			require.NoError(t, b.node.Apply([]*raftpb.Entry{entry(t, index, 1, commands...)}))
+		}
+	}
+	fill("old")
+	fill("new")
+	index++
+	compact := &pb.CompactionRequest{Revision: 2 * keys} // below the last put: the last key keeps both its values
+	require.NoError(t, b.node.Apply([]*raftpb.Entry{entry(t, index, 1,
+		&journalv1.Command{Id: 2, Command: &journalv1.Command_Compact{Compact: encoded(t, compact)}})}))
+	require.NoError(t, b.store.Flush(t.Context()))
+	image := filepath.Join(source, "db")
+	steps := 0
+	for {
+		// The process is killed here: the next one has the file as it is now.
+		dir := t.TempDir()
+		data, err := os.ReadFile(image)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "db"), data, 0o600))
+		resumed := start(t, dir)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		require.NoError(t, resumed.node.AwaitCompacted(ctx, compact.Revision))
+		cancel()
+		require.Equal(t, keys+1, revisions(t, resumed.store), "after %d steps", steps)
+		resumed.close()
+		done, err := b.node.CompactStep()
+		require.NoError(t, err)
+		steps++
+		require.NoError(t, b.store.Flush(t.Context()))
+		if done {
+			break
+		}
+	}
+	require.Greater(t, steps, 3)
+	require.Equal(t, keys+1, revisions(t, b.store))
+	b.close()
+}
+
+func revisions(t *testing.T, s *store.Store) (n int) {
+	t.Helper()
+	reader, err := s.Reader()
+	require.NoError(t, err)
+	defer reader.Close()
+	var damage error
+	for range reader.Stored(&damage) {
+		n++
+	}
+	require.NoError(t, damage)
+	return n
 }
