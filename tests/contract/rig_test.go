@@ -212,6 +212,7 @@ func TestContracts(t *testing.T) {
 		{"consensus", consensusSuites()},
 		{"hub", hubSuites()},
 		{"keeper", keeperSuites()},
+		{"consensus stream", streamSuites()}, // last: it compacts
 	} {
 		for _, b := range s.bindings {
 			for name, suite := range contract.suites {

@@ -109,3 +109,23 @@ func (m *Member) HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.HashKVRes
 func (m *Member) MoveLeader(ctx context.Context, r *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {
 	return unary[pb.MoveLeaderResponse](ctx, m, consensusv1.Method_METHOD_MOVE_LEADER, r)
 }
+
+// RangeStream implements etcd's KV.
+func (m *Member) RangeStream(r *pb.RangeRequest, stream pb.KV_RangeStreamServer) error {
+	return streamed(stream, m, consensusv1.Method_METHOD_RANGE_STREAM, r)
+}
+
+// Snapshot implements etcd's Maintenance. A learner serves it too, as etcd's does.
+func (m *Member) Snapshot(r *pb.SnapshotRequest, stream pb.Maintenance_SnapshotServer) error {
+	return streamed(stream, m, consensusv1.Method_METHOD_SNAPSHOT, r)
+}
+
+// streamed carries one call with a streamed answer through the same path as the calls of a proxy.
+func streamed[T any](stream grpc.ServerStreamingServer[T], m *Member, method consensusv1.Method, request proto.Message) error {
+	data, err := proto.Marshal(request)
+	if err != nil {
+		return status.Errorf(codes.InvalidArgument, "request cannot be encoded: %v", err)
+	}
+	call := &consensusv1.Call{Method: method, Request: data}
+	return m.server.stream(stream.Context(), call, func(message proto.Message, _ int64) error { return stream.SendMsg(message) })
+}

@@ -18,12 +18,14 @@ func CheckRange(req *pb.RangeRequest) error {
 }
 
 // CheckRangeStream is CheckRange for RangeStream, which takes neither a sort
-// option nor revision filters: Unimplemented, with etcd's texts.
+// option nor revision filters: Unimplemented, with etcd's texts. A sort target
+// without an order is refused too: etcd takes it, sorts each chunk for itself
+// and goes on behind the last of it, so that keys come twice or never.
 func CheckRangeStream(req *pb.RangeRequest) error {
 	switch err := CheckRange(req); {
 	case err != nil:
 		return err
-	case !IsKeyOrder(req.SortTarget, req.SortOrder):
+	case !IsKeyOrder(req.SortTarget, req.SortOrder), req.SortTarget != pb.RangeRequest_KEY:
 		return status.Error(codes.Unimplemented, "RangeStream does not support custom sort orders")
 	case HasRevisionFilters(req):
 		return status.Error(codes.Unimplemented, "RangeStream does not support revision filters")

@@ -252,7 +252,7 @@ func TestCheckRangeStream(t *testing.T) {
 	}{
 		{&pb.RangeRequest{Key: key, Limit: 3, KeysOnly: true}, codes.OK},
 		{&pb.RangeRequest{Key: key, SortOrder: pb.RangeRequest_ASCEND}, codes.OK},
-		{&pb.RangeRequest{Key: key, SortTarget: pb.RangeRequest_MOD}, codes.OK},
+		{&pb.RangeRequest{Key: key, SortTarget: pb.RangeRequest_MOD}, codes.Unimplemented},
 		{&pb.RangeRequest{}, codes.InvalidArgument},
 		{&pb.RangeRequest{Key: key, SortOrder: 3}, codes.InvalidArgument},
 		{&pb.RangeRequest{Key: key, SortOrder: pb.RangeRequest_DESCEND}, codes.Unimplemented},

@@ -15,6 +15,8 @@ type Image struct {
 	// Index, Term and ConfState are what the image itself says.
 	Index, Term uint64
 	ConfState   *raftpb.ConfState
+	// StorageVersion is etcd's name of the schema.
+	StorageVersion string
 	// Size is how many bytes WriteTo writes.
 	Size int64
 
@@ -39,7 +41,7 @@ func (s *Store) Image(ctx context.Context) (*Image, error) {
 	b := r.v.base
 	return &Image{
 		Index: b.meta.Index, Term: b.meta.Term, ConfState: cloneConfState(b.meta.ConfState),
-		Size: b.tx.Size(), base: b,
+		StorageVersion: b.meta.StorageVersion, Size: b.tx.Size(), base: b,
 	}, nil
 }
 

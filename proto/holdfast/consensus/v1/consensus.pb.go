@@ -53,6 +53,10 @@ const (
 	Method_METHOD_DOWNGRADE          Method = 21
 	// Request FenceRequest, response FenceResponse: where a linearizable observer stands now.
 	Method_METHOD_FENCE Method = 22
+	// By Stream alone. Request is etcdserverpb.SnapshotRequest; the image holds at least min_revision.
+	Method_METHOD_SNAPSHOT Method = 23
+	// By Stream alone. Request is etcdserverpb.RangeRequest.
+	Method_METHOD_RANGE_STREAM Method = 24
 )
 
 // Enum value maps for Method.
@@ -81,6 +85,8 @@ var (
 		20: "METHOD_MOVE_LEADER",
 		21: "METHOD_DOWNGRADE",
 		22: "METHOD_FENCE",
+		23: "METHOD_SNAPSHOT",
+		24: "METHOD_RANGE_STREAM",
 	}
 	Method_value = map[string]int32{
 		"METHOD_UNSPECIFIED":        0,
@@ -106,6 +112,8 @@ var (
 		"METHOD_MOVE_LEADER":        20,
 		"METHOD_DOWNGRADE":          21,
 		"METHOD_FENCE":              22,
+		"METHOD_SNAPSHOT":           23,
+		"METHOD_RANGE_STREAM":       24,
 	}
 )
 
@@ -641,6 +649,114 @@ func (x *Answer) GetRevision() int64 {
 	return 0
 }
 
+type StreamCall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The cluster that the caller means; 0: any. A node of another one ends the stream with FailedPrecondition.
+	ClusterId uint64 `protobuf:"varint,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// Its id has no meaning. Its timeout bounds the wait for the first part alone.
+	Call          *Call `protobuf:"bytes,2,opt,name=call,proto3" json:"call,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamCall) Reset() {
+	*x = StreamCall{}
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamCall) ProtoMessage() {}
+
+func (x *StreamCall) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamCall.ProtoReflect.Descriptor instead.
+func (*StreamCall) Descriptor() ([]byte, []int) {
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *StreamCall) GetClusterId() uint64 {
+	if x != nil {
+		return x.ClusterId
+	}
+	return 0
+}
+
+func (x *StreamCall) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+type StreamPart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One encoded message of the client's answer, to be passed on unchanged.
+	Response []byte `protobuf:"bytes,1,opt,name=response,proto3" json:"response,omitempty"`
+	// Revision in the message's header; 0 if it has none.
+	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamPart) Reset() {
+	*x = StreamPart{}
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamPart) ProtoMessage() {}
+
+func (x *StreamPart) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamPart.ProtoReflect.Descriptor instead.
+func (*StreamPart) Descriptor() ([]byte, []int) {
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *StreamPart) GetResponse() []byte {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+func (x *StreamPart) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 type FenceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -649,7 +765,7 @@ type FenceRequest struct {
 
 func (x *FenceRequest) Reset() {
 	*x = FenceRequest{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[5]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +777,7 @@ func (x *FenceRequest) String() string {
 func (*FenceRequest) ProtoMessage() {}
 
 func (x *FenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[5]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +790,7 @@ func (x *FenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FenceRequest.ProtoReflect.Descriptor instead.
 func (*FenceRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{5}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{7}
 }
 
 type FenceResponse struct {
@@ -690,7 +806,7 @@ type FenceResponse struct {
 
 func (x *FenceResponse) Reset() {
 	*x = FenceResponse{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[6]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +818,7 @@ func (x *FenceResponse) String() string {
 func (*FenceResponse) ProtoMessage() {}
 
 func (x *FenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[6]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +831,7 @@ func (x *FenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FenceResponse.ProtoReflect.Descriptor instead.
 func (*FenceResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{6}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FenceResponse) GetClusterId() uint64 {
@@ -769,7 +885,7 @@ type Announcement struct {
 
 func (x *Announcement) Reset() {
 	*x = Announcement{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[7]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +897,7 @@ func (x *Announcement) String() string {
 func (*Announcement) ProtoMessage() {}
 
 func (x *Announcement) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[7]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +910,7 @@ func (x *Announcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announcement.ProtoReflect.Descriptor instead.
 func (*Announcement) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{7}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Announcement) GetKind() ServiceKind {
@@ -849,7 +965,7 @@ type Topology struct {
 
 func (x *Topology) Reset() {
 	*x = Topology{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[8]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -861,7 +977,7 @@ func (x *Topology) String() string {
 func (*Topology) ProtoMessage() {}
 
 func (x *Topology) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[8]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -874,7 +990,7 @@ func (x *Topology) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Topology.ProtoReflect.Descriptor instead.
 func (*Topology) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{8}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Topology) GetClusterId() uint64 {
@@ -939,7 +1055,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[9]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1067,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[9]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1080,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{9}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Member) GetId() uint64 {
@@ -1010,7 +1126,7 @@ type SetMemberResponse struct {
 
 func (x *SetMemberResponse) Reset() {
 	*x = SetMemberResponse{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[10]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1138,7 @@ func (x *SetMemberResponse) String() string {
 func (*SetMemberResponse) ProtoMessage() {}
 
 func (x *SetMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[10]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1151,7 @@ func (x *SetMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMemberResponse.ProtoReflect.Descriptor instead.
 func (*SetMemberResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{10}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{12}
 }
 
 type FeedRequest struct {
@@ -1048,7 +1164,7 @@ type FeedRequest struct {
 
 func (x *FeedRequest) Reset() {
 	*x = FeedRequest{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[11]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1176,7 @@ func (x *FeedRequest) String() string {
 func (*FeedRequest) ProtoMessage() {}
 
 func (x *FeedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[11]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1189,7 @@ func (x *FeedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedRequest.ProtoReflect.Descriptor instead.
 func (*FeedRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{11}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FeedRequest) GetName() string {
@@ -1099,7 +1215,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[12]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1227,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[12]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1240,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{12}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HistoryRequest) GetAfterRevision() int64 {
@@ -1166,7 +1282,7 @@ type KeyRange struct {
 
 func (x *KeyRange) Reset() {
 	*x = KeyRange{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[13]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1294,7 @@ func (x *KeyRange) String() string {
 func (*KeyRange) ProtoMessage() {}
 
 func (x *KeyRange) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[13]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1307,7 @@ func (x *KeyRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRange.ProtoReflect.Descriptor instead.
 func (*KeyRange) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{13}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *KeyRange) GetKey() []byte {
@@ -1217,7 +1333,7 @@ type PreviousValuesRequest struct {
 
 func (x *PreviousValuesRequest) Reset() {
 	*x = PreviousValuesRequest{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[14]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1229,7 +1345,7 @@ func (x *PreviousValuesRequest) String() string {
 func (*PreviousValuesRequest) ProtoMessage() {}
 
 func (x *PreviousValuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[14]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1242,7 +1358,7 @@ func (x *PreviousValuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviousValuesRequest.ProtoReflect.Descriptor instead.
 func (*PreviousValuesRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{14}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PreviousValuesRequest) GetKeys() []*KeyAt {
@@ -1262,7 +1378,7 @@ type KeyAt struct {
 
 func (x *KeyAt) Reset() {
 	*x = KeyAt{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[15]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1390,7 @@ func (x *KeyAt) String() string {
 func (*KeyAt) ProtoMessage() {}
 
 func (x *KeyAt) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[15]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1403,7 @@ func (x *KeyAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyAt.ProtoReflect.Descriptor instead.
 func (*KeyAt) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{15}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *KeyAt) GetKey() []byte {
@@ -1314,7 +1430,7 @@ type PreviousValuesResponse struct {
 
 func (x *PreviousValuesResponse) Reset() {
 	*x = PreviousValuesResponse{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[16]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1442,7 @@ func (x *PreviousValuesResponse) String() string {
 func (*PreviousValuesResponse) ProtoMessage() {}
 
 func (x *PreviousValuesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[16]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1455,7 @@ func (x *PreviousValuesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviousValuesResponse.ProtoReflect.Descriptor instead.
 func (*PreviousValuesResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{16}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PreviousValuesResponse) GetKvs() [][]byte {
@@ -1362,7 +1478,7 @@ type LeaseTableRequest struct {
 
 func (x *LeaseTableRequest) Reset() {
 	*x = LeaseTableRequest{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[17]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1490,7 @@ func (x *LeaseTableRequest) String() string {
 func (*LeaseTableRequest) ProtoMessage() {}
 
 func (x *LeaseTableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[17]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1503,7 @@ func (x *LeaseTableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseTableRequest.ProtoReflect.Descriptor instead.
 func (*LeaseTableRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{17}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LeaseTableRequest) GetAfterId() int64 {
@@ -1423,7 +1539,7 @@ type LeaseTableResponse struct {
 
 func (x *LeaseTableResponse) Reset() {
 	*x = LeaseTableResponse{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[18]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1435,7 +1551,7 @@ func (x *LeaseTableResponse) String() string {
 func (*LeaseTableResponse) ProtoMessage() {}
 
 func (x *LeaseTableResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[18]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1448,7 +1564,7 @@ func (x *LeaseTableResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseTableResponse.ProtoReflect.Descriptor instead.
 func (*LeaseTableResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{18}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LeaseTableResponse) GetSequence() uint64 {
@@ -1494,7 +1610,7 @@ type LeaseEntry struct {
 
 func (x *LeaseEntry) Reset() {
 	*x = LeaseEntry{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[19]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1506,7 +1622,7 @@ func (x *LeaseEntry) String() string {
 func (*LeaseEntry) ProtoMessage() {}
 
 func (x *LeaseEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[19]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1519,7 +1635,7 @@ func (x *LeaseEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseEntry.ProtoReflect.Descriptor instead.
 func (*LeaseEntry) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{19}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LeaseEntry) GetId() int64 {
@@ -1561,7 +1677,7 @@ type LeaseHeartbeatRequest struct {
 
 func (x *LeaseHeartbeatRequest) Reset() {
 	*x = LeaseHeartbeatRequest{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[20]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +1689,7 @@ func (x *LeaseHeartbeatRequest) String() string {
 func (*LeaseHeartbeatRequest) ProtoMessage() {}
 
 func (x *LeaseHeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[20]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +1702,7 @@ func (x *LeaseHeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseHeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*LeaseHeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{20}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LeaseHeartbeatRequest) GetInstance() *v1.Instance {
@@ -1615,7 +1731,7 @@ type LeaseHeartbeatResponse struct {
 
 func (x *LeaseHeartbeatResponse) Reset() {
 	*x = LeaseHeartbeatResponse{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[21]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1627,7 +1743,7 @@ func (x *LeaseHeartbeatResponse) String() string {
 func (*LeaseHeartbeatResponse) ProtoMessage() {}
 
 func (x *LeaseHeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[21]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1640,7 +1756,7 @@ func (x *LeaseHeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseHeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*LeaseHeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{21}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LeaseHeartbeatResponse) GetSequence() uint64 {
@@ -1680,7 +1796,7 @@ type ExpireLeasesRequest struct {
 
 func (x *ExpireLeasesRequest) Reset() {
 	*x = ExpireLeasesRequest{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[22]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +1808,7 @@ func (x *ExpireLeasesRequest) String() string {
 func (*ExpireLeasesRequest) ProtoMessage() {}
 
 func (x *ExpireLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[22]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +1821,7 @@ func (x *ExpireLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireLeasesRequest.ProtoReflect.Descriptor instead.
 func (*ExpireLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{22}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExpireLeasesRequest) GetIds() []int64 {
@@ -1754,7 +1870,7 @@ type ExpireLeasesResponse struct {
 
 func (x *ExpireLeasesResponse) Reset() {
 	*x = ExpireLeasesResponse{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[23]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1882,7 @@ func (x *ExpireLeasesResponse) String() string {
 func (*ExpireLeasesResponse) ProtoMessage() {}
 
 func (x *ExpireLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[23]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1895,7 @@ func (x *ExpireLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireLeasesResponse.ProtoReflect.Descriptor instead.
 func (*ExpireLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{23}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ExpireLeasesResponse) GetSequence() uint64 {
@@ -1808,7 +1924,7 @@ type CheckpointLeasesRequest struct {
 
 func (x *CheckpointLeasesRequest) Reset() {
 	*x = CheckpointLeasesRequest{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[24]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1820,7 +1936,7 @@ func (x *CheckpointLeasesRequest) String() string {
 func (*CheckpointLeasesRequest) ProtoMessage() {}
 
 func (x *CheckpointLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[24]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1833,7 +1949,7 @@ func (x *CheckpointLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointLeasesRequest.ProtoReflect.Descriptor instead.
 func (*CheckpointLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{24}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CheckpointLeasesRequest) GetCheckpoints() []*v1.LeaseCheckpoint {
@@ -1873,7 +1989,7 @@ type CheckpointLeasesResponse struct {
 
 func (x *CheckpointLeasesResponse) Reset() {
 	*x = CheckpointLeasesResponse{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[25]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +2001,7 @@ func (x *CheckpointLeasesResponse) String() string {
 func (*CheckpointLeasesResponse) ProtoMessage() {}
 
 func (x *CheckpointLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[25]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +2014,7 @@ func (x *CheckpointLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointLeasesResponse.ProtoReflect.Descriptor instead.
 func (*CheckpointLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{25}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CheckpointLeasesResponse) GetSequence() uint64 {
@@ -1917,7 +2033,7 @@ type ReadLeasesRequest struct {
 
 func (x *ReadLeasesRequest) Reset() {
 	*x = ReadLeasesRequest{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[26]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1929,7 +2045,7 @@ func (x *ReadLeasesRequest) String() string {
 func (*ReadLeasesRequest) ProtoMessage() {}
 
 func (x *ReadLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[26]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1942,7 +2058,7 @@ func (x *ReadLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLeasesRequest.ProtoReflect.Descriptor instead.
 func (*ReadLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{26}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReadLeasesRequest) GetIds() []int64 {
@@ -1963,7 +2079,7 @@ type ReadLeasesResponse struct {
 
 func (x *ReadLeasesResponse) Reset() {
 	*x = ReadLeasesResponse{}
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[27]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1975,7 +2091,7 @@ func (x *ReadLeasesResponse) String() string {
 func (*ReadLeasesResponse) ProtoMessage() {}
 
 func (x *ReadLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[27]
+	mi := &file_holdfast_consensus_v1_consensus_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1988,7 +2104,7 @@ func (x *ReadLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLeasesResponse.ProtoReflect.Descriptor instead.
 func (*ReadLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{27}
+	return file_holdfast_consensus_v1_consensus_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReadLeasesResponse) GetSequence() uint64 {
@@ -2041,7 +2157,16 @@ const file_holdfast_consensus_v1_consensus_proto_rawDesc = "" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12!\n" +
 	"\fnot_proposed\x18\x05 \x01(\bR\vnotProposed\x12\x16\n" +
 	"\x06leader\x18\x06 \x01(\x04R\x06leader\x12\x1a\n" +
-	"\brevision\x18\a \x01(\x03R\brevision\"\x0e\n" +
+	"\brevision\x18\a \x01(\x03R\brevision\"\\\n" +
+	"\n" +
+	"StreamCall\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12/\n" +
+	"\x04call\x18\x02 \x01(\v2\x1b.holdfast.consensus.v1.CallR\x04call\"D\n" +
+	"\n" +
+	"StreamPart\x12\x1a\n" +
+	"\bresponse\x18\x01 \x01(\fR\bresponse\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\x0e\n" +
 	"\fFenceRequest\"\xa6\x01\n" +
 	"\rFenceResponse\x12\x1d\n" +
 	"\n" +
@@ -2133,7 +2258,7 @@ const file_holdfast_consensus_v1_consensus_proto_rawDesc = "" +
 	"\x03ids\x18\x01 \x03(\x03R\x03ids\"E\n" +
 	"\x12ReadLeasesResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x13\n" +
-	"\x05ttl_s\x18\x02 \x03(\x03R\x04ttlS*\x87\x04\n" +
+	"\x05ttl_s\x18\x02 \x03(\x03R\x04ttlS*\xb5\x04\n" +
 	"\x06Method\x12\x16\n" +
 	"\x12METHOD_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fMETHOD_RANGE\x10\x01\x12\x0e\n" +
@@ -2160,7 +2285,9 @@ const file_holdfast_consensus_v1_consensus_proto_rawDesc = "" +
 	"\x11METHOD_DEFRAGMENT\x10\x13\x12\x16\n" +
 	"\x12METHOD_MOVE_LEADER\x10\x14\x12\x14\n" +
 	"\x10METHOD_DOWNGRADE\x10\x15\x12\x10\n" +
-	"\fMETHOD_FENCE\x10\x16*\x7f\n" +
+	"\fMETHOD_FENCE\x10\x16\x12\x13\n" +
+	"\x0fMETHOD_SNAPSHOT\x10\x17\x12\x17\n" +
+	"\x13METHOD_RANGE_STREAM\x10\x18*\x7f\n" +
 	"\vServiceKind\x12\x1c\n" +
 	"\x18SERVICE_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12SERVICE_KIND_PROXY\x10\x01\x12\x1a\n" +
@@ -2170,9 +2297,10 @@ const file_holdfast_consensus_v1_consensus_proto_rawDesc = "" +
 	"\x1aEXPIRE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16EXPIRE_OUTCOME_REVOKED\x10\x01\x12\x1c\n" +
 	"\x18EXPIRE_OUTCOME_NOT_FOUND\x10\x02\x12\x1c\n" +
-	"\x18EXPIRE_OUTCOME_NOT_OWNER\x10\x032\xa0\b\n" +
+	"\x18EXPIRE_OUTCOME_NOT_OWNER\x10\x032\xf2\b\n" +
 	"\tConsensus\x12Q\n" +
 	"\x05Calls\x12 .holdfast.consensus.v1.CallBatch\x1a\".holdfast.consensus.v1.AnswerBatch(\x010\x01\x12P\n" +
+	"\x06Stream\x12!.holdfast.consensus.v1.StreamCall\x1a!.holdfast.consensus.v1.StreamPart0\x01\x12P\n" +
 	"\x04Join\x12#.holdfast.consensus.v1.Announcement\x1a\x1f.holdfast.consensus.v1.Topology(\x010\x01\x12G\n" +
 	"\x04Feed\x12\".holdfast.consensus.v1.FeedRequest\x1a\x19.holdfast.feed.v1.Message0\x01\x12M\n" +
 	"\aHistory\x12%.holdfast.consensus.v1.HistoryRequest\x1a\x19.holdfast.feed.v1.Message0\x01\x12m\n" +
@@ -2199,7 +2327,7 @@ func file_holdfast_consensus_v1_consensus_proto_rawDescGZIP() []byte {
 }
 
 var file_holdfast_consensus_v1_consensus_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_holdfast_consensus_v1_consensus_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_holdfast_consensus_v1_consensus_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_holdfast_consensus_v1_consensus_proto_goTypes = []any{
 	(Method)(0),                      // 0: holdfast.consensus.v1.Method
 	(ServiceKind)(0),                 // 1: holdfast.consensus.v1.ServiceKind
@@ -2209,33 +2337,35 @@ var file_holdfast_consensus_v1_consensus_proto_goTypes = []any{
 	(*Call)(nil),                     // 5: holdfast.consensus.v1.Call
 	(*AnswerBatch)(nil),              // 6: holdfast.consensus.v1.AnswerBatch
 	(*Answer)(nil),                   // 7: holdfast.consensus.v1.Answer
-	(*FenceRequest)(nil),             // 8: holdfast.consensus.v1.FenceRequest
-	(*FenceResponse)(nil),            // 9: holdfast.consensus.v1.FenceResponse
-	(*Announcement)(nil),             // 10: holdfast.consensus.v1.Announcement
-	(*Topology)(nil),                 // 11: holdfast.consensus.v1.Topology
-	(*Member)(nil),                   // 12: holdfast.consensus.v1.Member
-	(*SetMemberResponse)(nil),        // 13: holdfast.consensus.v1.SetMemberResponse
-	(*FeedRequest)(nil),              // 14: holdfast.consensus.v1.FeedRequest
-	(*HistoryRequest)(nil),           // 15: holdfast.consensus.v1.HistoryRequest
-	(*KeyRange)(nil),                 // 16: holdfast.consensus.v1.KeyRange
-	(*PreviousValuesRequest)(nil),    // 17: holdfast.consensus.v1.PreviousValuesRequest
-	(*KeyAt)(nil),                    // 18: holdfast.consensus.v1.KeyAt
-	(*PreviousValuesResponse)(nil),   // 19: holdfast.consensus.v1.PreviousValuesResponse
-	(*LeaseTableRequest)(nil),        // 20: holdfast.consensus.v1.LeaseTableRequest
-	(*LeaseTableResponse)(nil),       // 21: holdfast.consensus.v1.LeaseTableResponse
-	(*LeaseEntry)(nil),               // 22: holdfast.consensus.v1.LeaseEntry
-	(*LeaseHeartbeatRequest)(nil),    // 23: holdfast.consensus.v1.LeaseHeartbeatRequest
-	(*LeaseHeartbeatResponse)(nil),   // 24: holdfast.consensus.v1.LeaseHeartbeatResponse
-	(*ExpireLeasesRequest)(nil),      // 25: holdfast.consensus.v1.ExpireLeasesRequest
-	(*ExpireLeasesResponse)(nil),     // 26: holdfast.consensus.v1.ExpireLeasesResponse
-	(*CheckpointLeasesRequest)(nil),  // 27: holdfast.consensus.v1.CheckpointLeasesRequest
-	(*CheckpointLeasesResponse)(nil), // 28: holdfast.consensus.v1.CheckpointLeasesResponse
-	(*ReadLeasesRequest)(nil),        // 29: holdfast.consensus.v1.ReadLeasesRequest
-	(*ReadLeasesResponse)(nil),       // 30: holdfast.consensus.v1.ReadLeasesResponse
-	(*v1.View)(nil),                  // 31: holdfast.feed.v1.View
-	(*v1.Instance)(nil),              // 32: holdfast.feed.v1.Instance
-	(*v1.LeaseCheckpoint)(nil),       // 33: holdfast.feed.v1.LeaseCheckpoint
-	(*v1.Message)(nil),               // 34: holdfast.feed.v1.Message
+	(*StreamCall)(nil),               // 8: holdfast.consensus.v1.StreamCall
+	(*StreamPart)(nil),               // 9: holdfast.consensus.v1.StreamPart
+	(*FenceRequest)(nil),             // 10: holdfast.consensus.v1.FenceRequest
+	(*FenceResponse)(nil),            // 11: holdfast.consensus.v1.FenceResponse
+	(*Announcement)(nil),             // 12: holdfast.consensus.v1.Announcement
+	(*Topology)(nil),                 // 13: holdfast.consensus.v1.Topology
+	(*Member)(nil),                   // 14: holdfast.consensus.v1.Member
+	(*SetMemberResponse)(nil),        // 15: holdfast.consensus.v1.SetMemberResponse
+	(*FeedRequest)(nil),              // 16: holdfast.consensus.v1.FeedRequest
+	(*HistoryRequest)(nil),           // 17: holdfast.consensus.v1.HistoryRequest
+	(*KeyRange)(nil),                 // 18: holdfast.consensus.v1.KeyRange
+	(*PreviousValuesRequest)(nil),    // 19: holdfast.consensus.v1.PreviousValuesRequest
+	(*KeyAt)(nil),                    // 20: holdfast.consensus.v1.KeyAt
+	(*PreviousValuesResponse)(nil),   // 21: holdfast.consensus.v1.PreviousValuesResponse
+	(*LeaseTableRequest)(nil),        // 22: holdfast.consensus.v1.LeaseTableRequest
+	(*LeaseTableResponse)(nil),       // 23: holdfast.consensus.v1.LeaseTableResponse
+	(*LeaseEntry)(nil),               // 24: holdfast.consensus.v1.LeaseEntry
+	(*LeaseHeartbeatRequest)(nil),    // 25: holdfast.consensus.v1.LeaseHeartbeatRequest
+	(*LeaseHeartbeatResponse)(nil),   // 26: holdfast.consensus.v1.LeaseHeartbeatResponse
+	(*ExpireLeasesRequest)(nil),      // 27: holdfast.consensus.v1.ExpireLeasesRequest
+	(*ExpireLeasesResponse)(nil),     // 28: holdfast.consensus.v1.ExpireLeasesResponse
+	(*CheckpointLeasesRequest)(nil),  // 29: holdfast.consensus.v1.CheckpointLeasesRequest
+	(*CheckpointLeasesResponse)(nil), // 30: holdfast.consensus.v1.CheckpointLeasesResponse
+	(*ReadLeasesRequest)(nil),        // 31: holdfast.consensus.v1.ReadLeasesRequest
+	(*ReadLeasesResponse)(nil),       // 32: holdfast.consensus.v1.ReadLeasesResponse
+	(*v1.View)(nil),                  // 33: holdfast.feed.v1.View
+	(*v1.Instance)(nil),              // 34: holdfast.feed.v1.Instance
+	(*v1.LeaseCheckpoint)(nil),       // 35: holdfast.feed.v1.LeaseCheckpoint
+	(*v1.Message)(nil),               // 36: holdfast.feed.v1.Message
 }
 var file_holdfast_consensus_v1_consensus_proto_depIdxs = []int32{
 	3,  // 0: holdfast.consensus.v1.CallBatch.hello:type_name -> holdfast.consensus.v1.Hello
@@ -2243,45 +2373,48 @@ var file_holdfast_consensus_v1_consensus_proto_depIdxs = []int32{
 	0,  // 2: holdfast.consensus.v1.Call.method:type_name -> holdfast.consensus.v1.Method
 	3,  // 3: holdfast.consensus.v1.AnswerBatch.hello:type_name -> holdfast.consensus.v1.Hello
 	7,  // 4: holdfast.consensus.v1.AnswerBatch.answers:type_name -> holdfast.consensus.v1.Answer
-	1,  // 5: holdfast.consensus.v1.Announcement.kind:type_name -> holdfast.consensus.v1.ServiceKind
-	12, // 6: holdfast.consensus.v1.Topology.members:type_name -> holdfast.consensus.v1.Member
-	10, // 7: holdfast.consensus.v1.Topology.services:type_name -> holdfast.consensus.v1.Announcement
-	31, // 8: holdfast.consensus.v1.Topology.view:type_name -> holdfast.feed.v1.View
-	16, // 9: holdfast.consensus.v1.HistoryRequest.ranges:type_name -> holdfast.consensus.v1.KeyRange
-	18, // 10: holdfast.consensus.v1.PreviousValuesRequest.keys:type_name -> holdfast.consensus.v1.KeyAt
-	31, // 11: holdfast.consensus.v1.LeaseTableResponse.view:type_name -> holdfast.feed.v1.View
-	22, // 12: holdfast.consensus.v1.LeaseTableResponse.leases:type_name -> holdfast.consensus.v1.LeaseEntry
-	32, // 13: holdfast.consensus.v1.LeaseHeartbeatRequest.instance:type_name -> holdfast.feed.v1.Instance
-	31, // 14: holdfast.consensus.v1.LeaseHeartbeatResponse.view:type_name -> holdfast.feed.v1.View
-	2,  // 15: holdfast.consensus.v1.ExpireLeasesResponse.outcomes:type_name -> holdfast.consensus.v1.ExpireOutcome
-	33, // 16: holdfast.consensus.v1.CheckpointLeasesRequest.checkpoints:type_name -> holdfast.feed.v1.LeaseCheckpoint
-	4,  // 17: holdfast.consensus.v1.Consensus.Calls:input_type -> holdfast.consensus.v1.CallBatch
-	10, // 18: holdfast.consensus.v1.Consensus.Join:input_type -> holdfast.consensus.v1.Announcement
-	14, // 19: holdfast.consensus.v1.Consensus.Feed:input_type -> holdfast.consensus.v1.FeedRequest
-	15, // 20: holdfast.consensus.v1.Consensus.History:input_type -> holdfast.consensus.v1.HistoryRequest
-	17, // 21: holdfast.consensus.v1.Consensus.PreviousValues:input_type -> holdfast.consensus.v1.PreviousValuesRequest
-	20, // 22: holdfast.consensus.v1.Consensus.LeaseTable:input_type -> holdfast.consensus.v1.LeaseTableRequest
-	23, // 23: holdfast.consensus.v1.Consensus.LeaseHeartbeat:input_type -> holdfast.consensus.v1.LeaseHeartbeatRequest
-	25, // 24: holdfast.consensus.v1.Consensus.ExpireLeases:input_type -> holdfast.consensus.v1.ExpireLeasesRequest
-	27, // 25: holdfast.consensus.v1.Consensus.CheckpointLeases:input_type -> holdfast.consensus.v1.CheckpointLeasesRequest
-	12, // 26: holdfast.consensus.v1.Consensus.SetMember:input_type -> holdfast.consensus.v1.Member
-	29, // 27: holdfast.consensus.v1.Consensus.ReadLeases:input_type -> holdfast.consensus.v1.ReadLeasesRequest
-	6,  // 28: holdfast.consensus.v1.Consensus.Calls:output_type -> holdfast.consensus.v1.AnswerBatch
-	11, // 29: holdfast.consensus.v1.Consensus.Join:output_type -> holdfast.consensus.v1.Topology
-	34, // 30: holdfast.consensus.v1.Consensus.Feed:output_type -> holdfast.feed.v1.Message
-	34, // 31: holdfast.consensus.v1.Consensus.History:output_type -> holdfast.feed.v1.Message
-	19, // 32: holdfast.consensus.v1.Consensus.PreviousValues:output_type -> holdfast.consensus.v1.PreviousValuesResponse
-	21, // 33: holdfast.consensus.v1.Consensus.LeaseTable:output_type -> holdfast.consensus.v1.LeaseTableResponse
-	24, // 34: holdfast.consensus.v1.Consensus.LeaseHeartbeat:output_type -> holdfast.consensus.v1.LeaseHeartbeatResponse
-	26, // 35: holdfast.consensus.v1.Consensus.ExpireLeases:output_type -> holdfast.consensus.v1.ExpireLeasesResponse
-	28, // 36: holdfast.consensus.v1.Consensus.CheckpointLeases:output_type -> holdfast.consensus.v1.CheckpointLeasesResponse
-	13, // 37: holdfast.consensus.v1.Consensus.SetMember:output_type -> holdfast.consensus.v1.SetMemberResponse
-	30, // 38: holdfast.consensus.v1.Consensus.ReadLeases:output_type -> holdfast.consensus.v1.ReadLeasesResponse
-	28, // [28:39] is the sub-list for method output_type
-	17, // [17:28] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	5,  // 5: holdfast.consensus.v1.StreamCall.call:type_name -> holdfast.consensus.v1.Call
+	1,  // 6: holdfast.consensus.v1.Announcement.kind:type_name -> holdfast.consensus.v1.ServiceKind
+	14, // 7: holdfast.consensus.v1.Topology.members:type_name -> holdfast.consensus.v1.Member
+	12, // 8: holdfast.consensus.v1.Topology.services:type_name -> holdfast.consensus.v1.Announcement
+	33, // 9: holdfast.consensus.v1.Topology.view:type_name -> holdfast.feed.v1.View
+	18, // 10: holdfast.consensus.v1.HistoryRequest.ranges:type_name -> holdfast.consensus.v1.KeyRange
+	20, // 11: holdfast.consensus.v1.PreviousValuesRequest.keys:type_name -> holdfast.consensus.v1.KeyAt
+	33, // 12: holdfast.consensus.v1.LeaseTableResponse.view:type_name -> holdfast.feed.v1.View
+	24, // 13: holdfast.consensus.v1.LeaseTableResponse.leases:type_name -> holdfast.consensus.v1.LeaseEntry
+	34, // 14: holdfast.consensus.v1.LeaseHeartbeatRequest.instance:type_name -> holdfast.feed.v1.Instance
+	33, // 15: holdfast.consensus.v1.LeaseHeartbeatResponse.view:type_name -> holdfast.feed.v1.View
+	2,  // 16: holdfast.consensus.v1.ExpireLeasesResponse.outcomes:type_name -> holdfast.consensus.v1.ExpireOutcome
+	35, // 17: holdfast.consensus.v1.CheckpointLeasesRequest.checkpoints:type_name -> holdfast.feed.v1.LeaseCheckpoint
+	4,  // 18: holdfast.consensus.v1.Consensus.Calls:input_type -> holdfast.consensus.v1.CallBatch
+	8,  // 19: holdfast.consensus.v1.Consensus.Stream:input_type -> holdfast.consensus.v1.StreamCall
+	12, // 20: holdfast.consensus.v1.Consensus.Join:input_type -> holdfast.consensus.v1.Announcement
+	16, // 21: holdfast.consensus.v1.Consensus.Feed:input_type -> holdfast.consensus.v1.FeedRequest
+	17, // 22: holdfast.consensus.v1.Consensus.History:input_type -> holdfast.consensus.v1.HistoryRequest
+	19, // 23: holdfast.consensus.v1.Consensus.PreviousValues:input_type -> holdfast.consensus.v1.PreviousValuesRequest
+	22, // 24: holdfast.consensus.v1.Consensus.LeaseTable:input_type -> holdfast.consensus.v1.LeaseTableRequest
+	25, // 25: holdfast.consensus.v1.Consensus.LeaseHeartbeat:input_type -> holdfast.consensus.v1.LeaseHeartbeatRequest
+	27, // 26: holdfast.consensus.v1.Consensus.ExpireLeases:input_type -> holdfast.consensus.v1.ExpireLeasesRequest
+	29, // 27: holdfast.consensus.v1.Consensus.CheckpointLeases:input_type -> holdfast.consensus.v1.CheckpointLeasesRequest
+	14, // 28: holdfast.consensus.v1.Consensus.SetMember:input_type -> holdfast.consensus.v1.Member
+	31, // 29: holdfast.consensus.v1.Consensus.ReadLeases:input_type -> holdfast.consensus.v1.ReadLeasesRequest
+	6,  // 30: holdfast.consensus.v1.Consensus.Calls:output_type -> holdfast.consensus.v1.AnswerBatch
+	9,  // 31: holdfast.consensus.v1.Consensus.Stream:output_type -> holdfast.consensus.v1.StreamPart
+	13, // 32: holdfast.consensus.v1.Consensus.Join:output_type -> holdfast.consensus.v1.Topology
+	36, // 33: holdfast.consensus.v1.Consensus.Feed:output_type -> holdfast.feed.v1.Message
+	36, // 34: holdfast.consensus.v1.Consensus.History:output_type -> holdfast.feed.v1.Message
+	21, // 35: holdfast.consensus.v1.Consensus.PreviousValues:output_type -> holdfast.consensus.v1.PreviousValuesResponse
+	23, // 36: holdfast.consensus.v1.Consensus.LeaseTable:output_type -> holdfast.consensus.v1.LeaseTableResponse
+	26, // 37: holdfast.consensus.v1.Consensus.LeaseHeartbeat:output_type -> holdfast.consensus.v1.LeaseHeartbeatResponse
+	28, // 38: holdfast.consensus.v1.Consensus.ExpireLeases:output_type -> holdfast.consensus.v1.ExpireLeasesResponse
+	30, // 39: holdfast.consensus.v1.Consensus.CheckpointLeases:output_type -> holdfast.consensus.v1.CheckpointLeasesResponse
+	15, // 40: holdfast.consensus.v1.Consensus.SetMember:output_type -> holdfast.consensus.v1.SetMemberResponse
+	32, // 41: holdfast.consensus.v1.Consensus.ReadLeases:output_type -> holdfast.consensus.v1.ReadLeasesResponse
+	30, // [30:42] is the sub-list for method output_type
+	18, // [18:30] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_holdfast_consensus_v1_consensus_proto_init() }
@@ -2295,7 +2428,7 @@ func file_holdfast_consensus_v1_consensus_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_holdfast_consensus_v1_consensus_proto_rawDesc), len(file_holdfast_consensus_v1_consensus_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Consensus_Calls_FullMethodName            = "/holdfast.consensus.v1.Consensus/Calls"
+	Consensus_Stream_FullMethodName           = "/holdfast.consensus.v1.Consensus/Stream"
 	Consensus_Join_FullMethodName             = "/holdfast.consensus.v1.Consensus/Join"
 	Consensus_Feed_FullMethodName             = "/holdfast.consensus.v1.Consensus/Feed"
 	Consensus_History_FullMethodName          = "/holdfast.consensus.v1.Consensus/History"
@@ -46,6 +47,10 @@ type ConsensusClient interface {
 	// receiver's taken mark, so an idle stream sends at once and load fills a batch over one round trip. Answers
 	// come one by one as they are ready, in any order.
 	Calls(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[CallBatch, AnswerBatch], error)
+	// Stream carries one client call whose answer is a stream (Snapshot, RangeStream). It has a stream of its own, so that it
+	// holds up no other call: the node sends as fast as its caller takes, and stops when the caller's context ends. An error
+	// is the client's, as in Answer; one that comes before the first part may be got round by asking another node.
+	Stream(ctx context.Context, in *StreamCall, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamPart], error)
 	// Join announces the caller for as long as the stream lives and streams what the caller must know to find its way:
 	// members, leader, hubs, the lease view. The first Topology comes at once, then one at each change.
 	Join(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Announcement, Topology], error)
@@ -97,9 +102,28 @@ func (c *consensusClient) Calls(ctx context.Context, opts ...grpc.CallOption) (g
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Consensus_CallsClient = grpc.BidiStreamingClient[CallBatch, AnswerBatch]
 
+func (c *consensusClient) Stream(ctx context.Context, in *StreamCall, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamPart], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Consensus_ServiceDesc.Streams[1], Consensus_Stream_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[StreamCall, StreamPart]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Consensus_StreamClient = grpc.ServerStreamingClient[StreamPart]
+
 func (c *consensusClient) Join(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Announcement, Topology], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Consensus_ServiceDesc.Streams[1], Consensus_Join_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Consensus_ServiceDesc.Streams[2], Consensus_Join_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +136,7 @@ type Consensus_JoinClient = grpc.BidiStreamingClient[Announcement, Topology]
 
 func (c *consensusClient) Feed(ctx context.Context, in *FeedRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[v1.Message], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Consensus_ServiceDesc.Streams[2], Consensus_Feed_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Consensus_ServiceDesc.Streams[3], Consensus_Feed_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +155,7 @@ type Consensus_FeedClient = grpc.ServerStreamingClient[v1.Message]
 
 func (c *consensusClient) History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[v1.Message], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Consensus_ServiceDesc.Streams[3], Consensus_History_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Consensus_ServiceDesc.Streams[4], Consensus_History_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -229,6 +253,10 @@ type ConsensusServer interface {
 	// receiver's taken mark, so an idle stream sends at once and load fills a batch over one round trip. Answers
 	// come one by one as they are ready, in any order.
 	Calls(grpc.BidiStreamingServer[CallBatch, AnswerBatch]) error
+	// Stream carries one client call whose answer is a stream (Snapshot, RangeStream). It has a stream of its own, so that it
+	// holds up no other call: the node sends as fast as its caller takes, and stops when the caller's context ends. An error
+	// is the client's, as in Answer; one that comes before the first part may be got round by asking another node.
+	Stream(*StreamCall, grpc.ServerStreamingServer[StreamPart]) error
 	// Join announces the caller for as long as the stream lives and streams what the caller must know to find its way:
 	// members, leader, hubs, the lease view. The first Topology comes at once, then one at each change.
 	Join(grpc.BidiStreamingServer[Announcement, Topology]) error
@@ -269,6 +297,9 @@ type UnimplementedConsensusServer struct{}
 
 func (UnimplementedConsensusServer) Calls(grpc.BidiStreamingServer[CallBatch, AnswerBatch]) error {
 	return status.Error(codes.Unimplemented, "method Calls not implemented")
+}
+func (UnimplementedConsensusServer) Stream(*StreamCall, grpc.ServerStreamingServer[StreamPart]) error {
+	return status.Error(codes.Unimplemented, "method Stream not implemented")
 }
 func (UnimplementedConsensusServer) Join(grpc.BidiStreamingServer[Announcement, Topology]) error {
 	return status.Error(codes.Unimplemented, "method Join not implemented")
@@ -327,6 +358,17 @@ func _Consensus_Calls_Handler(srv interface{}, stream grpc.ServerStream) error {
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Consensus_CallsServer = grpc.BidiStreamingServer[CallBatch, AnswerBatch]
+
+func _Consensus_Stream_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(StreamCall)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ConsensusServer).Stream(m, &grpc.GenericServerStream[StreamCall, StreamPart]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Consensus_StreamServer = grpc.ServerStreamingServer[StreamPart]
 
 func _Consensus_Join_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(ConsensusServer).Join(&grpc.GenericServerStream[Announcement, Topology]{ServerStream: stream})
@@ -525,6 +567,11 @@ var Consensus_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _Consensus_Calls_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Stream",
+			Handler:       _Consensus_Stream_Handler,
+			ServerStreams: true,
 		},
 		{
 			StreamName:    "Join",
