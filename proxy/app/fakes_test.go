@@ -87,6 +87,7 @@ type node struct {
 	// intercept may answer a call in the node's stead; a nil answer with true gives none.
 	mu        sync.Mutex
 	intercept func(call *consensusv1.Call) (*consensusv1.Answer, bool)
+	streamed  func(call *consensusv1.Call, stream consensusv1.Consensus_StreamServer) error
 	cut       chan struct{}
 }
 

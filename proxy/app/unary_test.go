@@ -46,10 +46,6 @@ func TestCallsPassThrough(t *testing.T) {
 		require.Equal(t, codes.Unimplemented, status.Code(err), "the node decides")
 		_, err = pb.NewAuthClient(r.client).AuthStatus(ctx, &pb.AuthStatusRequest{})
 		require.Equal(t, codes.Unimplemented, status.Code(err))
-		stream, err := kv.RangeStream(ctx, &pb.RangeRequest{Key: []byte("a")})
-		require.NoError(t, err)
-		_, err = stream.Recv()
-		require.Equal(t, codes.Unimplemented, status.Code(err))
 
 		var all sync.WaitGroup
 		for i := range 64 {

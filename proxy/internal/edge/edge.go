@@ -51,6 +51,10 @@ func (e *Edge) Register(server grpc.ServiceRegistrar) {
 		d := desc(r.service)
 		d.Methods = append(d.Methods, grpc.MethodDesc{MethodName: r.name, Handler: e.unary(r)})
 	}
+	for _, r := range streams() {
+		d := desc(r.service)
+		d.Streams = append(d.Streams, e.streamed(r))
+	}
 	watchDesc, leaseDesc := desc(serviceWatch), desc(serviceLease)
 	watchDesc.Streams = append(watchDesc.Streams, grpc.StreamDesc{
 		StreamName: "Watch", ServerStreams: true, ClientStreams: true,

@@ -30,7 +30,7 @@ const (
 )
 
 // rpcs are the unary methods that pass to the consensus tier; whether it serves them is its business. What is not
-// listed (RangeStream, Snapshot, Auth and so on) gets gRPC's own Unimplemented.
+// listed here or in streams (Auth and so on) gets gRPC's own Unimplemented.
 func rpcs() []rpc {
 	const w, l = routing.Write, routing.Linearizable
 	return []rpc{

@@ -1,6 +1,10 @@
 package routing
 
-import feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
+import (
+	"slices"
+
+	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
+)
 
 // Table is where everything is, at one moment. It is immutable.
 type Table struct {
@@ -57,6 +61,34 @@ func (t *Table) Route(class Class, hint uint64, avoid string) (string, bool) {
 		return endpoint, true
 	}
 	return t.member(t.Leader)
+}
+
+// Endpoints are those that may answer a read of the class, in order of preference.
+func (t *Table) Endpoints(class Class) []string {
+	if class != Serializable {
+		if endpoint, ok := t.member(t.Leader); ok {
+			return []string{endpoint}
+		}
+		return nil
+	}
+	var endpoints []string
+	for _, node := range t.Nodes {
+		if node.Up && !node.Learner {
+			endpoints = append(endpoints, node.Endpoint)
+		}
+	}
+	return endpoints
+}
+
+// Spare are the endpoints for work that any voting member can do and the leader should be spared: the others in order of
+// preference, and the leader last.
+func (t *Table) Spare() []string {
+	endpoints := t.Endpoints(Serializable)
+	leader, ok := t.member(t.Leader)
+	if i := slices.Index(endpoints, leader); ok && i >= 0 {
+		endpoints = append(slices.Delete(endpoints, i, i+1), leader)
+	}
+	return endpoints
 }
 
 // Serves tells whether a call that went to the endpoint may still be answered from there: whether the node is reachable
