@@ -16,7 +16,7 @@ GO_BUILD := CGO_ENABLED=0 go build -buildvcs=false -trimpath
 TOOL_BUILD := GOWORK=off GOFLAGS=-mod=readonly $(GO_BUILD)
 
 # What the tests run besides our own programs.
-TEST_TOOLS := bin/etcdctl bin/nats-server bin/etcd
+TEST_TOOLS := bin/etcdctl bin/etcdutl bin/nats-server bin/etcd
 GO_TEST_FLAGS := -race -shuffle=on -p 2 -timeout 10m
 
 # A recipe line stops at its first failing command.

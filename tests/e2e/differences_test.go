@@ -1,5 +1,7 @@
 package e2e
 
+import "google.golang.org/grpc/codes"
+
 // What Holdfast answers otherwise than the etcd beside it, all in one place. Everything else must be the same.
 
 // version is what Status and /version say. Holdfast tells the version of the API that it speaks, etcd its own.
@@ -22,4 +24,13 @@ func (s *system) ownMetrics() []string {
 		return nil
 	}
 	return []string{"holdfast_build_info"}
+}
+
+// sortTargetInStream is what becomes of a RangeStream with a sort target and no order. etcd sorts each chunk for itself and goes on
+// behind its last key, so that keys come twice or never; Holdfast refuses it like any other sort.
+func (s *system) sortTargetInStream() codes.Code {
+	if s.oracle {
+		return codes.OK
+	}
+	return codes.Unimplemented
 }

@@ -20,7 +20,7 @@ import (
 var runtimeFlag = flag.String("runtime", "", "run the suite on this runtime alone: etcd, standalone, standalone-cluster or split")
 
 func TestMain(m *testing.M) {
-	os.Exit(framework.Main(m, append(framework.SplitPrograms(), "holdfast", "etcd", "etcdctl")...))
+	os.Exit(framework.Main(m, append(framework.SplitPrograms(), "holdfast", "etcd", "etcdctl", "etcdutl")...))
 }
 
 // system is what a case asks.
@@ -44,7 +44,7 @@ type testCase struct {
 const notifyInterval = time.Second
 
 func TestSuite(t *testing.T) {
-	cases := slices.Concat(kvCases(), txnCases(), errorCases(), watchCases(), watchStreamCases(), leaseCases(), memberCases(), etcdctlCases(), alarmCases())
+	cases := slices.Concat(kvCases(), txnCases(), errorCases(), watchCases(), watchStreamCases(), leaseCases(), memberCases(), streamCases(), etcdctlCases(), alarmCases())
 	for _, runtime := range framework.Runtimes() {
 		if *runtimeFlag != "" && *runtimeFlag != runtime.Name {
 			continue

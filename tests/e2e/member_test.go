@@ -2,14 +2,10 @@ package e2e
 
 import (
 	"encoding/json"
-	"errors"
-	"io"
 	"net/http"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
@@ -113,22 +109,5 @@ func notThereYet(t *testing.T, s *system) {
 		"/v3lockpb.Lock/Unlock", "/v3electionpb.Election/Leader",
 	} {
 		check(method, conn.Invoke(bounded(t), method, &emptypb.Empty{}, &emptypb.Empty{}))
-	}
-	ranged, err := pb.NewKVClient(conn).RangeStream(bounded(t), &pb.RangeRequest{Key: []byte("k")})
-	require.NoError(t, err)
-	check("RangeStream", drain(ranged))
-	snapshot, err := pb.NewMaintenanceClient(conn).Snapshot(bounded(t), &pb.SnapshotRequest{})
-	require.NoError(t, err)
-	check("Snapshot", drain(snapshot))
-}
-
-// drain reads a stream to its end.
-func drain[T any](stream grpc.ServerStreamingClient[T]) error {
-	for {
-		if _, err := stream.Recv(); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
 	}
 }

@@ -29,6 +29,7 @@ func programs() map[string]program {
 		"lease-service":  {module: "lease-service", pkg: "./cmd/lease-service"},
 		"etcd":           {module: "tools/etcd", pkg: "go.etcd.io/etcd/server/v3", tool: true},
 		"etcdctl":        {module: "tools/etcdctl", pkg: "go.etcd.io/etcd/etcdctl/v3", tool: true},
+		"etcdutl":        {module: "tools/etcdutl", pkg: "go.etcd.io/etcd/etcdutl/v3", tool: true},
 		"nats-server":    {module: "tools/nats-server", pkg: "github.com/nats-io/nats-server/v2", tool: true},
 	}
 }
