@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/edge"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/raftnode"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/restore"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/store"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/vfs"
 	"github.com/holdfastdb/holdfast/services/config"
@@ -215,6 +216,10 @@ func (c *Config) checkDataDir() error {
 	}
 	if _, err := os.ReadDir(c.DataDir); err != nil {
 		return failure.Wrap(failure.Config, fmt.Sprintf("data directory %s cannot be read: mend its permissions or choose another --data-dir", c.DataDir), err)
+	}
+	if restore.Half(c.DataDir) {
+		return failure.New(failure.Config, fmt.Sprintf(
+			"data directory %s holds what an interrupted \"holdfast snapshot restore\" left: remove it and restore again", c.DataDir))
 	}
 	if _, err := os.Stat(filepath.Join(c.DataDir, "member", "wal")); err == nil {
 		return failure.New(failure.Config, fmt.Sprintf(

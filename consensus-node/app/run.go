@@ -28,6 +28,9 @@ func Main(ctx context.Context, src config.Source, stdout, stderr io.Writer) erro
 		src.Args = src.Args[2:]
 		return DumpLog(src, stdout)
 	}
+	if len(src.Args) > 0 && src.Args[0] == "snapshot" {
+		return Snapshot(ctx, Program, src.Args[1:], stdout, stderr)
+	}
 	cfg := NewConfig()
 	set := config.NewSet(Program)
 	cfg.DeclareMember(set)

@@ -8,7 +8,6 @@ import (
 
 	consensus "github.com/holdfastdb/holdfast/consensus-node/app"
 	"github.com/holdfastdb/holdfast/services/config"
-	"github.com/holdfastdb/holdfast/services/failure"
 	"github.com/holdfastdb/holdfast/services/lifecycle"
 	"github.com/holdfastdb/holdfast/services/logging"
 	"github.com/holdfastdb/holdfast/services/version"
@@ -25,14 +24,12 @@ func main() {
 
 // command picks the command: an offline one, or the server.
 func command(ctx context.Context, src config.Source, stdout, stderr io.Writer) error {
-	if len(src.Args) > 1 {
-		switch src.Args[0] + " " + src.Args[1] {
-		case "log dump":
-			src.Args = src.Args[2:]
-			return consensus.DumpLog(src, stdout)
-		case "snapshot restore":
-			return failure.New(failure.Config, "\"holdfast snapshot restore\" is not there yet")
-		}
+	if len(src.Args) > 1 && src.Args[0] == "log" && src.Args[1] == "dump" {
+		src.Args = src.Args[2:]
+		return consensus.DumpLog(src, stdout)
+	}
+	if len(src.Args) > 0 && src.Args[0] == "snapshot" {
+		return consensus.Snapshot(ctx, program, src.Args[1:], stdout, stderr)
 	}
 	set := config.NewSet(program)
 	s := declare(set)
