@@ -32,6 +32,25 @@ type Options struct {
 	Extra map[string][]string
 	// Without are processes of the split system that are not started.
 	Without []string
+	// Before, if set, is called for each process before any of them starts: it may make the data directory that its flags name.
+	Before func(tb testing.TB, name string, flags []string)
+	// NoSpace tells that the system begins with a NOSPACE alarm: it counts as ready all the same.
+	NoSpace bool
+}
+
+// prepare calls Before for each process, and sees to NoSpace.
+func (o Options) prepare(tb testing.TB, layout runner.Layout) {
+	tb.Helper()
+	for _, tier := range layout.Tiers {
+		for i := range tier {
+			if o.Before != nil {
+				o.Before(tb, tier[i].Name, tier[i].Args)
+			}
+			if o.NoSpace && strings.HasSuffix(tier[i].Ready, "/health") {
+				tier[i].Ready += "?exclude=NOSPACE"
+			}
+		}
+	}
 }
 
 // Runtime is one way to run a system that speaks etcd's API.

@@ -48,6 +48,7 @@ func Split(tb testing.TB, options Options) *Cluster {
 			Program(tb, filepath.Base(p.Path))
 		}
 	}
+	options.prepare(tb, layout)
 	return start(tb, &Cluster{Name: "split", Data: data, Ports: ports, layout: layout})
 }
 
@@ -107,8 +108,7 @@ func members(tb testing.TB, runtime, program string, count int, args []string, o
 			Name: name, Path: path, Args: append(flags, options.Extra[name]...), Dir: dir, Ready: clients[i] + "/health",
 		})
 	}
-	return start(tb, &Cluster{
-		Name: runtime, Data: data, Ports: ports, saysReady: program == standaloneProgram,
-		layout: runner.Layout{Tiers: [][]runner.Process{tier}, Clients: clients},
-	})
+	layout := runner.Layout{Tiers: [][]runner.Process{tier}, Clients: clients}
+	options.prepare(tb, layout)
+	return start(tb, &Cluster{Name: runtime, Data: data, Ports: ports, saysReady: program == standaloneProgram, layout: layout})
 }
