@@ -38,8 +38,10 @@ func (g *Generator) Next() Op {
 		return op
 	}
 	switch n := g.rng.IntN(100); {
-	case n < 27:
+	case n < 22:
 		return Op{methodRange, g.rangeRequest()}
+	case n < 27:
+		return Op{methodStream, g.rangeStream()}
 	case n < 50:
 		return Op{methodPut, g.put()}
 	case n < 58:

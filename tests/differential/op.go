@@ -2,7 +2,9 @@ package differential
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
@@ -31,6 +33,7 @@ const (
 	methodLeases     = "/etcdserverpb.Lease/LeaseLeases"
 	methodKeepAlive  = "/etcdserverpb.Lease/LeaseKeepAlive"
 	methodHashKV     = "/etcdserverpb.Maintenance/HashKV"
+	methodStream     = "/etcdserverpb.KV/RangeStream"
 )
 
 func response(method string) proto.Message {
@@ -57,6 +60,8 @@ func response(method string) proto.Message {
 		return &pb.LeaseKeepAliveResponse{}
 	case methodHashKV:
 		return &pb.HashKVResponse{}
+	case methodStream:
+		return &pb.RangeResponse{}
 	default:
 		panic("differential: no response is known for " + method)
 	}
@@ -93,9 +98,12 @@ func (o Outcome) String() string {
 func (o Op) Do(ctx context.Context, conn grpc.ClientConnInterface) Outcome {
 	answer := response(o.Method)
 	var err error
-	if o.Method == methodKeepAlive {
+	switch o.Method {
+	case methodKeepAlive:
 		err = keepAlive(ctx, conn, o.Request, answer)
-	} else {
+	case methodStream:
+		err = rangeStream(ctx, conn, o.Request, answer)
+	default:
 		err = conn.Invoke(ctx, o.Method, o.Request, answer)
 	}
 	if err != nil {
@@ -117,4 +125,29 @@ func keepAlive(ctx context.Context, conn grpc.ClientConnInterface, request, answ
 		return err
 	}
 	return stream.RecvMsg(answer)
+}
+
+// rangeStream reads a streamed range to its end and merges its pages into one answer.
+func rangeStream(ctx context.Context, conn grpc.ClientConnInterface, request, answer proto.Message) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, methodStream)
+	if err != nil {
+		return err
+	}
+	if err := stream.SendMsg(request); err != nil {
+		return err
+	}
+	if err := stream.CloseSend(); err != nil {
+		return err
+	}
+	for {
+		page := &pb.RangeStreamResponse{}
+		if err := stream.RecvMsg(page); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		proto.Merge(answer, page.GetRangeResponse())
+	}
 }
