@@ -6,5 +6,6 @@
 //
 // Promises: a call gets exactly one answer unless its stream ends; NotProposed is said only where raft surely never took
 // the write; a linearizable answer holds everything acknowledged before the call arrived; no request makes the node
-// panic, and each stream's queues are bounded.
+// panic, and each stream's queues are bounded. A streamed answer (Snapshot, RangeStream) is sent at its reader's pace from the
+// memory of one message, holds no view while it waits for its reader, and ends with its caller's context.
 package edge

@@ -5,6 +5,9 @@
 // is certain. Reads are sent again whatever happened. Every call ends within its own deadline or Config.Timeout, whichever
 // is earlier (that one to within expiryStep), with the answer or with the error that etcd gives in the like case.
 //
+// A call with a streamed answer is a read too: it is tried at one node after the other until a first part has come, within the same
+// time, and has no other end than its own from then on.
+//
 // It asks its caller not to change a request's bytes after Do was called, even if Do has returned early: the stream may
 // still hold them.
 package calls
