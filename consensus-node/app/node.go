@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/raft/v3/raftpb"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
@@ -293,6 +294,11 @@ type proposer struct{ node *Node }
 
 func (p proposer) Propose(ctx context.Context, data []byte) (propose.Position, error) {
 	position, err := p.node.raft.Propose(ctx, data)
+	return propose.Position(position), err
+}
+
+func (p proposer) ProposeConfChange(ctx context.Context, cc raftpb.ConfChangeI) (propose.Position, error) {
+	position, err := p.node.raft.ProposeConfChange(ctx, cc)
 	return propose.Position(position), err
 }
 

@@ -33,6 +33,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/apply"
 	journalv1 "github.com/holdfastdb/holdfast/proto/holdfast/journal/v1"
@@ -82,6 +83,8 @@ var (
 type Raft interface {
 	// Propose returns where the entry stands once raft took it. An error says that it surely did not.
 	Propose(ctx context.Context, data []byte) (Position, error)
+	// ProposeConfChange is Propose for a change of the membership.
+	ProposeConfChange(ctx context.Context, cc raftpb.ConfChangeI) (Position, error)
 	// Term is the present raft term.
 	Term() uint64
 }
@@ -209,17 +212,23 @@ func (p *Packer) proposeNext(ctx context.Context) bool {
 	bounded, cancel := context.WithTimeout(ctx, p.timeout)
 	position, err := p.raft.Propose(bounded, data)
 	cancel()
+	if err != nil && ctx.Err() != nil {
+		err = rpctypes.ErrGRPCStopped
+	}
+	p.proposed(batch, position, err)
+	return true
+}
+
+// proposed takes in what raft said to a pack.
+func (p *Packer) proposed(b *pack, position Position, err error) {
 	switch {
 	case err == nil:
-		p.stands(batch, position)
-	case ctx.Err() != nil:
-		p.refuse(batch, rpctypes.ErrGRPCStopped)
+		p.stands(b, position)
 	case errors.Is(err, context.DeadlineExceeded):
-		p.refuse(batch, rpctypes.ErrGRPCTimeout)
+		p.refuse(b, rpctypes.ErrGRPCTimeout)
 	default:
-		p.refuse(batch, err)
+		p.refuse(b, err)
 	}
-	return true
 }
 
 // pack takes the next entry off the queues and makes its writes waiters; nil if nothing may be proposed now.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/apply"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/propose"
@@ -21,6 +22,7 @@ import (
 type raft struct {
 	mu      sync.Mutex
 	entries []*journalv1.Entry
+	changes []*raftpb.ConfChangeV2
 	err     error
 	term    uint64
 	hangs   bool // as with a disk that hangs; set before the packer runs
@@ -42,6 +44,16 @@ func (r *raft) Propose(ctx context.Context, data []byte) (propose.Position, erro
 	}
 	r.entries = append(r.entries, entry)
 	return propose.Position{Index: uint64(len(r.entries)), Term: r.term}, nil
+}
+
+func (r *raft) ProposeConfChange(_ context.Context, cc raftpb.ConfChangeI) (propose.Position, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
+		return propose.Position{}, r.err
+	}
+	r.changes = append(r.changes, cc.AsV2())
+	return propose.Position{Index: uint64(len(r.entries) + len(r.changes)), Term: r.term}, nil
 }
 
 func (r *raft) Term() uint64 {

@@ -52,6 +52,8 @@ type Config struct {
 	ID, ClusterID uint64
 	// Name is what Identify tells beside the id.
 	Name string
+	// PeerURLs are where this member listens: a receiver that does not know them yet learns them from the hello.
+	PeerURLs []string
 	// Dir takes received images.
 	Dir string
 	// Credentials secure the connections to https URLs; nil allows http URLs only.
@@ -66,6 +68,8 @@ type Config struct {
 	InstallTimeout time.Duration
 	// Removed, if set, says whether a member was removed for good: it is refused with PermissionDenied.
 	Removed func(id uint64) bool
+	// OnHello, if set, is told whose messages are taken from now on, and where that member says it listens. It must not block.
+	OnHello func(id uint64, peerURLs []string)
 	// OnRemoved, if set, is called when a peer says that this member was removed. It must not block.
 	OnRemoved func()
 	// Logger takes changes of reachability; nil discards it.
@@ -90,7 +94,7 @@ func (c Config) withDefaults() Config {
 
 // hello is how this member opens a stream to member to.
 func (c *Config) hello(to uint64) *peerv1.Hello {
-	return &peerv1.Hello{Version: Version, ClusterId: c.ClusterID, From: c.ID, To: to}
+	return &peerv1.Hello{Version: Version, ClusterId: c.ClusterID, From: c.ID, To: to, PeerUrls: c.PeerURLs}
 }
 
 // checkHello says why a stream is not for this member.
@@ -109,8 +113,14 @@ func (c *Config) checkHello(h *peerv1.Hello) error {
 		return refuse("this is member %x, not %x", c.ID, h.GetTo())
 	case h.GetFrom() == 0 || h.GetFrom() == c.ID:
 		return refuse("member %x cannot be a peer of this one", h.GetFrom())
-	case c.Removed != nil && c.Removed(h.GetFrom()):
-		return status.Errorf(codes.PermissionDenied, "member %x was removed from cluster %016x", h.GetFrom(), c.ClusterID)
+	}
+	return c.checkMember(h.GetFrom())
+}
+
+// checkMember refuses a member that was removed.
+func (c *Config) checkMember(id uint64) error {
+	if c.Removed != nil && c.Removed(id) {
+		return status.Errorf(codes.PermissionDenied, "member %x was removed from cluster %016x", id, c.ClusterID)
 	}
 	return nil
 }

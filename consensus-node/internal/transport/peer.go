@@ -37,6 +37,7 @@ type peer struct {
 	targets []target
 	turn    int // which target to try next
 	moved   context.CancelFunc
+	active  time.Time // connected without a break since then; zero while it is not
 
 	reason   string // why it was unreachable last, as logged
 	reasonAt time.Time
@@ -75,6 +76,7 @@ func (p *peer) run(ctx context.Context) {
 		cancel()
 		p.urgent.reset(false)
 		p.appends.reset(false)
+		p.setActive(time.Time{})
 		if ctx.Err() != nil {
 			return
 		}
@@ -178,6 +180,7 @@ func (p *peer) connected(to target) {
 		p.cfg.Logger.Info("member reachable", "member", fmt.Sprintf("%x", p.id), "url", to.url)
 		p.told = false
 	}
+	p.setActive(time.Now())
 }
 
 // note logs that the member is unreachable: once, and now and then while it stays so. A connection that ends as soon as it is made is

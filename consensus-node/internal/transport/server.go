@@ -54,6 +54,9 @@ func (s *Server) Messages(stream grpc.BidiStreamingServer[peerv1.MessageBatch, p
 	if err := stream.SendHeader(metadata.Pairs(acceptedKey, "1")); err != nil {
 		return err
 	}
+	if s.cfg.OnHello != nil {
+		s.cfg.OnHello(hello.GetFrom(), hello.GetPeerUrls())
+	}
 	for taken := uint64(1); ; taken++ {
 		if err := s.take(stream.Context(), hello.GetFrom(), batch); err != nil {
 			return err
@@ -67,6 +70,9 @@ func (s *Server) Messages(stream grpc.BidiStreamingServer[peerv1.MessageBatch, p
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
+			return err
+		}
+		if err := s.cfg.checkMember(hello.GetFrom()); err != nil { // removed since the hello
 			return err
 		}
 	}

@@ -2297,7 +2297,7 @@ const file_holdfast_consensus_v1_consensus_proto_rawDesc = "" +
 	"\x1aEXPIRE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16EXPIRE_OUTCOME_REVOKED\x10\x01\x12\x1c\n" +
 	"\x18EXPIRE_OUTCOME_NOT_FOUND\x10\x02\x12\x1c\n" +
-	"\x18EXPIRE_OUTCOME_NOT_OWNER\x10\x032\xf2\b\n" +
+	"\x18EXPIRE_OUTCOME_NOT_OWNER\x10\x032\xb8\t\n" +
 	"\tConsensus\x12Q\n" +
 	"\x05Calls\x12 .holdfast.consensus.v1.CallBatch\x1a\".holdfast.consensus.v1.AnswerBatch(\x010\x01\x12P\n" +
 	"\x06Stream\x12!.holdfast.consensus.v1.StreamCall\x1a!.holdfast.consensus.v1.StreamPart0\x01\x12P\n" +
@@ -2312,7 +2312,8 @@ const file_holdfast_consensus_v1_consensus_proto_rawDesc = "" +
 	"\x10CheckpointLeases\x12..holdfast.consensus.v1.CheckpointLeasesRequest\x1a/.holdfast.consensus.v1.CheckpointLeasesResponse\x12T\n" +
 	"\tSetMember\x12\x1d.holdfast.consensus.v1.Member\x1a(.holdfast.consensus.v1.SetMemberResponse\x12a\n" +
 	"\n" +
-	"ReadLeases\x12(.holdfast.consensus.v1.ReadLeasesRequest\x1a).holdfast.consensus.v1.ReadLeasesResponseBHZFgithub.com/holdfastdb/holdfast/proto/holdfast/consensus/v1;consensusv1b\x06proto3"
+	"ReadLeases\x12(.holdfast.consensus.v1.ReadLeasesRequest\x1a).holdfast.consensus.v1.ReadLeasesResponse\x12D\n" +
+	"\x06Single\x12\x1b.holdfast.consensus.v1.Call\x1a\x1d.holdfast.consensus.v1.AnswerBHZFgithub.com/holdfastdb/holdfast/proto/holdfast/consensus/v1;consensusv1b\x06proto3"
 
 var (
 	file_holdfast_consensus_v1_consensus_proto_rawDescOnce sync.Once
@@ -2398,20 +2399,22 @@ var file_holdfast_consensus_v1_consensus_proto_depIdxs = []int32{
 	29, // 27: holdfast.consensus.v1.Consensus.CheckpointLeases:input_type -> holdfast.consensus.v1.CheckpointLeasesRequest
 	14, // 28: holdfast.consensus.v1.Consensus.SetMember:input_type -> holdfast.consensus.v1.Member
 	31, // 29: holdfast.consensus.v1.Consensus.ReadLeases:input_type -> holdfast.consensus.v1.ReadLeasesRequest
-	6,  // 30: holdfast.consensus.v1.Consensus.Calls:output_type -> holdfast.consensus.v1.AnswerBatch
-	9,  // 31: holdfast.consensus.v1.Consensus.Stream:output_type -> holdfast.consensus.v1.StreamPart
-	13, // 32: holdfast.consensus.v1.Consensus.Join:output_type -> holdfast.consensus.v1.Topology
-	36, // 33: holdfast.consensus.v1.Consensus.Feed:output_type -> holdfast.feed.v1.Message
-	36, // 34: holdfast.consensus.v1.Consensus.History:output_type -> holdfast.feed.v1.Message
-	21, // 35: holdfast.consensus.v1.Consensus.PreviousValues:output_type -> holdfast.consensus.v1.PreviousValuesResponse
-	23, // 36: holdfast.consensus.v1.Consensus.LeaseTable:output_type -> holdfast.consensus.v1.LeaseTableResponse
-	26, // 37: holdfast.consensus.v1.Consensus.LeaseHeartbeat:output_type -> holdfast.consensus.v1.LeaseHeartbeatResponse
-	28, // 38: holdfast.consensus.v1.Consensus.ExpireLeases:output_type -> holdfast.consensus.v1.ExpireLeasesResponse
-	30, // 39: holdfast.consensus.v1.Consensus.CheckpointLeases:output_type -> holdfast.consensus.v1.CheckpointLeasesResponse
-	15, // 40: holdfast.consensus.v1.Consensus.SetMember:output_type -> holdfast.consensus.v1.SetMemberResponse
-	32, // 41: holdfast.consensus.v1.Consensus.ReadLeases:output_type -> holdfast.consensus.v1.ReadLeasesResponse
-	30, // [30:42] is the sub-list for method output_type
-	18, // [18:30] is the sub-list for method input_type
+	5,  // 30: holdfast.consensus.v1.Consensus.Single:input_type -> holdfast.consensus.v1.Call
+	6,  // 31: holdfast.consensus.v1.Consensus.Calls:output_type -> holdfast.consensus.v1.AnswerBatch
+	9,  // 32: holdfast.consensus.v1.Consensus.Stream:output_type -> holdfast.consensus.v1.StreamPart
+	13, // 33: holdfast.consensus.v1.Consensus.Join:output_type -> holdfast.consensus.v1.Topology
+	36, // 34: holdfast.consensus.v1.Consensus.Feed:output_type -> holdfast.feed.v1.Message
+	36, // 35: holdfast.consensus.v1.Consensus.History:output_type -> holdfast.feed.v1.Message
+	21, // 36: holdfast.consensus.v1.Consensus.PreviousValues:output_type -> holdfast.consensus.v1.PreviousValuesResponse
+	23, // 37: holdfast.consensus.v1.Consensus.LeaseTable:output_type -> holdfast.consensus.v1.LeaseTableResponse
+	26, // 38: holdfast.consensus.v1.Consensus.LeaseHeartbeat:output_type -> holdfast.consensus.v1.LeaseHeartbeatResponse
+	28, // 39: holdfast.consensus.v1.Consensus.ExpireLeases:output_type -> holdfast.consensus.v1.ExpireLeasesResponse
+	30, // 40: holdfast.consensus.v1.Consensus.CheckpointLeases:output_type -> holdfast.consensus.v1.CheckpointLeasesResponse
+	15, // 41: holdfast.consensus.v1.Consensus.SetMember:output_type -> holdfast.consensus.v1.SetMemberResponse
+	32, // 42: holdfast.consensus.v1.Consensus.ReadLeases:output_type -> holdfast.consensus.v1.ReadLeasesResponse
+	7,  // 43: holdfast.consensus.v1.Consensus.Single:output_type -> holdfast.consensus.v1.Answer
+	31, // [31:44] is the sub-list for method output_type
+	18, // [18:31] is the sub-list for method input_type
 	18, // [18:18] is the sub-list for extension type_name
 	18, // [18:18] is the sub-list for extension extendee
 	0,  // [0:18] is the sub-list for field type_name

@@ -34,6 +34,7 @@ const (
 	Consensus_CheckpointLeases_FullMethodName = "/holdfast.consensus.v1.Consensus/CheckpointLeases"
 	Consensus_SetMember_FullMethodName        = "/holdfast.consensus.v1.Consensus/SetMember"
 	Consensus_ReadLeases_FullMethodName       = "/holdfast.consensus.v1.Consensus/ReadLeases"
+	Consensus_Single_FullMethodName           = "/holdfast.consensus.v1.Consensus/Single"
 )
 
 // ConsensusClient is the client API for Consensus service.
@@ -79,6 +80,9 @@ type ConsensusClient interface {
 	SetMember(ctx context.Context, in *Member, opts ...grpc.CallOption) (*SetMemberResponse, error)
 	// ReadLeases says which of the given leases exist, at a read index taken after the call arrived.
 	ReadLeases(ctx context.Context, in *ReadLeasesRequest, opts ...grpc.CallOption) (*ReadLeasesResponse, error)
+	// Single carries one call of a client of another member's admin address: that member does not lead, and this one should. What
+	// the call's answer is stands in the Answer, as on a Calls stream.
+	Single(ctx context.Context, in *Call, opts ...grpc.CallOption) (*Answer, error)
 }
 
 type consensusClient struct {
@@ -242,6 +246,16 @@ func (c *consensusClient) ReadLeases(ctx context.Context, in *ReadLeasesRequest,
 	return out, nil
 }
 
+func (c *consensusClient) Single(ctx context.Context, in *Call, opts ...grpc.CallOption) (*Answer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Answer)
+	err := c.cc.Invoke(ctx, Consensus_Single_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ConsensusServer is the server API for Consensus service.
 // All implementations must embed UnimplementedConsensusServer
 // for forward compatibility.
@@ -285,6 +299,9 @@ type ConsensusServer interface {
 	SetMember(context.Context, *Member) (*SetMemberResponse, error)
 	// ReadLeases says which of the given leases exist, at a read index taken after the call arrived.
 	ReadLeases(context.Context, *ReadLeasesRequest) (*ReadLeasesResponse, error)
+	// Single carries one call of a client of another member's admin address: that member does not lead, and this one should. What
+	// the call's answer is stands in the Answer, as on a Calls stream.
+	Single(context.Context, *Call) (*Answer, error)
 	mustEmbedUnimplementedConsensusServer()
 }
 
@@ -330,6 +347,9 @@ func (UnimplementedConsensusServer) SetMember(context.Context, *Member) (*SetMem
 }
 func (UnimplementedConsensusServer) ReadLeases(context.Context, *ReadLeasesRequest) (*ReadLeasesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReadLeases not implemented")
+}
+func (UnimplementedConsensusServer) Single(context.Context, *Call) (*Answer, error) {
+	return nil, status.Error(codes.Unimplemented, "method Single not implemented")
 }
 func (UnimplementedConsensusServer) mustEmbedUnimplementedConsensusServer() {}
 func (UnimplementedConsensusServer) testEmbeddedByValue()                   {}
@@ -525,6 +545,24 @@ func _Consensus_ReadLeases_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Consensus_Single_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(Call)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConsensusServer).Single(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Consensus_Single_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConsensusServer).Single(ctx, req.(*Call))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Consensus_ServiceDesc is the grpc.ServiceDesc for Consensus service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -559,6 +597,10 @@ var Consensus_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReadLeases",
 			Handler:    _Consensus_ReadLeases_Handler,
+		},
+		{
+			MethodName: "Single",
+			Handler:    _Consensus_Single_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -27,10 +27,12 @@ const (
 type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Protocol version; 1.
-	Version       uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	ClusterId     uint64 `protobuf:"varint,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	From          uint64 `protobuf:"varint,3,opt,name=from,proto3" json:"from,omitempty"`
-	To            uint64 `protobuf:"varint,4,opt,name=to,proto3" json:"to,omitempty"`
+	Version   uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	ClusterId uint64 `protobuf:"varint,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	From      uint64 `protobuf:"varint,3,opt,name=from,proto3" json:"from,omitempty"`
+	To        uint64 `protobuf:"varint,4,opt,name=to,proto3" json:"to,omitempty"`
+	// Where the sender listens. A receiver that lags may not know the sender yet, or not at this address, and could not answer.
+	PeerUrls      []string `protobuf:"bytes,5,rep,name=peer_urls,json=peerUrls,proto3" json:"peer_urls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -91,6 +93,13 @@ func (x *Hello) GetTo() uint64 {
 		return x.To
 	}
 	return 0
+}
+
+func (x *Hello) GetPeerUrls() []string {
+	if x != nil {
+		return x.PeerUrls
+	}
+	return nil
 }
 
 type MessageBatch struct {
@@ -438,13 +447,14 @@ var File_holdfast_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_holdfast_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1bholdfast/peer/v1/peer.proto\x12\x10holdfast.peer.v1\"d\n" +
+	"\x1bholdfast/peer/v1/peer.proto\x12\x10holdfast.peer.v1\"\x81\x01\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\x04R\tclusterId\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\x04R\x04from\x12\x0e\n" +
-	"\x02to\x18\x04 \x01(\x04R\x02to\"Y\n" +
+	"\x02to\x18\x04 \x01(\x04R\x02to\x12\x1b\n" +
+	"\tpeer_urls\x18\x05 \x03(\tR\bpeerUrls\"Y\n" +
 	"\fMessageBatch\x12-\n" +
 	"\x05hello\x18\x01 \x01(\v2\x17.holdfast.peer.v1.HelloR\x05hello\x12\x1a\n" +
 	"\bmessages\x18\x02 \x03(\fR\bmessages\"\"\n" +
