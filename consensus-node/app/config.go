@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -36,6 +37,8 @@ type Config struct {
 	SnapshotBytesPerSecond uint64
 	TxnOpsMax              uint
 	RequestBytesMax        uint
+	StrictReconfig         bool
+	ForceNewCluster        bool
 	// FeedBufferBytes bounds the newest changes kept in memory for watch-hubs that fill a gap.
 	FeedBufferBytes uint
 	// Consistency is when the members' key spaces are compared.
@@ -47,6 +50,10 @@ type Config struct {
 	// Tests put another file system under the log, and hold back the database's commits; nil: neither.
 	logFS     vfs.FS
 	tuneStore func(*store.Options)
+	// healthInterval is etcd's 5 s; tests do not wait that long.
+	healthInterval time.Duration
+	// joining is what a running cluster said that this member is to join; see Join.
+	joining *joining
 
 	// What follows is declared by DeclareProcess, for a node that is a process of its own.
 
@@ -71,6 +78,8 @@ const (
 	defaultSnapshotRate = 64 << 20
 	// snapshotRateLeast is the least rate: a slower image would look like one that stalls.
 	snapshotRateLeast = 1 << 20
+
+	healthIntervalDefault = 5 * time.Second
 )
 
 // NewConfig gives the defaults.
@@ -108,6 +117,8 @@ func (c *Config) DeclareMember(set *config.Set) {
 		f.StringVar(&c.InitialCluster, "initial-cluster", "", "first members, name=url,... (default \"${name}=${initial-advertise-peer-urls}\")")
 		f.Var(c.InitialState, "initial-cluster-state", "\"new\" to begin a cluster, \"existing\" to join one")
 		f.StringVar(&c.InitialToken, "initial-cluster-token", defaultToken, "name of the cluster, so that two never mix")
+		f.BoolVar(&c.StrictReconfig, "strict-reconfig-check", true, "refuse changes of the member list that put the quorum at risk")
+		f.BoolVar(&c.ForceNewCluster, "force-new-cluster", false, "begin a cluster of this member alone from its data; the others are removed for good")
 		f.Var(c.AdvertiseClientURLs, "advertise-client-urls", "client URLs to tell to clients")
 	})
 	set.Group("Feed", func(f *pflag.FlagSet) {
@@ -188,6 +199,7 @@ func (c *Config) limits() edge.Limits {
 		TxnOpsMax: int(c.TxnOpsMax), RequestBytesMax: int(c.RequestBytesMax),
 		LeaseTTLMinS:   int64((lease + time.Second - 1) / time.Second),
 		RequestTimeout: requestBase + 2*election,
+		StrictReconfig: c.StrictReconfig, HealthInterval: cmp.Or(c.healthInterval, healthIntervalDefault),
 	}
 }
 

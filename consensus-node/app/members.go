@@ -30,6 +30,7 @@ func (n *Node) runMembers(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		if err := n.followMembers(); err != nil { //nolint:contextcheck // a peer lives as long as the transport
+			n.linger(ctx)
 			return err
 		}
 		// Again at each change: what the log replays may be older than what the database said at the start.
@@ -47,7 +48,19 @@ func (n *Node) runMembers(ctx context.Context) error {
 	}
 }
 
-// followMembers makes the transport's peers those of the member list; before the first entry those of --initial-cluster.
+// linger waits before this member ends for having been removed, for as long as an election takes: what it still has to say leaves, to the
+// others that the entry is committed and to the client that it is removed.
+func (n *Node) linger(ctx context.Context) {
+	timer := time.NewTimer(time.Duration(n.cfg.ElectionMs) * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// followMembers makes the transport's peers those of the member list, and whoever sends messages without being in it yet; before the first
+// entry those that the node started with. The error is that this member was removed.
 func (n *Node) followMembers() error {
 	view, err := n.machine.Current()
 	if err != nil {
@@ -55,38 +68,40 @@ func (n *Node) followMembers() error {
 	}
 	list := view.Members
 	view.Release()
-	members := list.Members()
-	if len(members) == 0 {
-		if members, err = n.cfg.firstMembers(); err != nil {
-			return err
-		}
-	}
 	if list.IsRemoved(n.memberID) {
 		return n.errRemoved()
 	}
+	members := list.Members()
+	if len(members) == 0 {
+		members = n.disk.first
+	}
 	peers := map[uint64][]string{}
 	for _, m := range members {
-		if m.ID == n.memberID {
-			continue
-		}
 		peers[m.ID] = m.PeerURLs
-		if err := n.transport.AddPeer(m.ID, m.PeerURLs); err != nil {
-			return fmt.Errorf("member %x cannot be reached: %w", m.ID, err)
+	}
+	n.hints.complete(peers, list)
+	delete(peers, n.memberID)
+	for id, urls := range peers {
+		if err := n.transport.AddPeer(id, urls); err != nil && !slices.Equal(urls, n.peers[id]) {
+			n.log.Warn("a member cannot be reached: change its peer URLs", "member", fmt.Sprintf("%x", id), "error", err)
 		}
 	}
 	for id := range n.peers {
 		if _, stays := peers[id]; !stays {
 			n.transport.RemovePeer(id)
+			n.peerServer.Evict(id)
 		}
 	}
 	n.peers = peers
 	return nil
 }
 
-func (n *Node) errRemoved() error {
+func (n *Node) errRemoved() error { return errRemoved(n.memberID, n.cfg.DataDir) }
+
+func errRemoved(id uint64, dataDir string) error {
 	return failure.New(failure.Removed, fmt.Sprintf(
 		"member %x was removed from the cluster: remove its data directory %s, and add it again under a new id if it is to come back",
-		n.memberID, n.cfg.DataDir))
+		id, dataDir))
 }
 
 // removed is told by another member that this one is no longer of the cluster. This one may never see the entry that says so.
@@ -142,18 +157,40 @@ func (n *Node) recordSelf(ctx context.Context) bool {
 
 // tellLeader asks the leader to record what this member says of itself.
 func tellLeader(ctx context.Context, leader member.Member, me *consensusv1.Member) error {
-	endpoints, err := hostPorts(leader.PeerURLs)
+	return ask(leader.PeerURLs, func(client consensusv1.ConsensusClient) error {
+		_, err := client.SetMember(ctx, me)
+		return err
+	})
+}
+
+// forward carries a call to the member that leads.
+func (n *Node) forward(ctx context.Context, leader uint64, call *consensusv1.Call) (answer *consensusv1.Answer, err error) {
+	view, err := n.machine.Current()
+	if err != nil {
+		return nil, err
+	}
+	m, _ := view.Members.Get(leader)
+	view.Release()
+	err = ask(m.PeerURLs, func(client consensusv1.ConsensusClient) error {
+		answer, err = client.Single(ctx, call)
+		return err
+	})
+	return answer, err
+}
+
+// ask makes a connection to another member for one question.
+func ask(peerURLs []string, question func(consensusv1.ConsensusClient) error) error {
+	endpoints, err := hostPorts(peerURLs)
 	if err != nil {
 		return err
 	}
 	if len(endpoints) == 0 {
-		return errors.New("no leader to tell")
+		return errors.New("the member to ask is not known")
 	}
 	conn, err := grpcclient.Dial(grpcclient.Config{}, endpoints...)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	_, err = consensusv1.NewConsensusClient(conn).SetMember(ctx, me)
-	return err
+	return question(consensusv1.NewConsensusClient(conn))
 }

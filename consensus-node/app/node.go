@@ -55,6 +55,7 @@ type Node struct {
 	transport *transport.Transport
 	// peers are the members that the transport knows; runMembers alone changes it once the node runs.
 	peers      map[uint64][]string
+	hints      hints
 	peerServer *transport.Server
 	packer     *propose.Packer
 	ring       *outbox.Ring
@@ -122,6 +123,7 @@ func (n *Node) build() error {
 	n.server = edge.New(edge.Config{
 		ClusterID: n.clusterID, MemberID: n.memberID, Node: n.machine, Packer: n.packer, Raft: n.raft, Store: n.disk.store,
 		Ring: n.ring, Speaker: n.speaker, Registry: n.registry, Leases: edge.NewLeases(boot.Now), Limits: limits,
+		ActiveSince: n.transport.ActiveSince, Forward: n.forward,
 		Logger: n.log, Tracer: n.deps.Tracers.Tracer("consensus-node"),
 	})
 	return nil
@@ -130,7 +132,8 @@ func (n *Node) build() error {
 func (n *Node) buildRaft(applied, appliedTerm uint64) error {
 	wire := transport.Config{
 		ID: n.memberID, ClusterID: n.clusterID, Name: n.cfg.Name, Dir: n.cfg.snapDir(), Logger: n.log,
-		Removed: n.isRemoved, OnRemoved: n.removed,
+		PeerURLs: n.cfg.AdvertisePeerURLs.Strings(),
+		Removed:  n.isRemoved, OnRemoved: n.removed, OnHello: n.heard,
 		SnapshotBytesPerSecond: int64(min(n.cfg.SnapshotBytesPerSecond, math.MaxInt64)),
 	}
 	n.transport = transport.New(wire)

@@ -36,6 +36,7 @@ func testConfig(t *testing.T, dir string, args ...string) *Config {
 	require.NoError(t, err)
 	require.NoError(t, cfg.Finish())
 	cfg.logSegmentBytes = 1 << 20
+	cfg.healthInterval = 100 * time.Millisecond
 	return cfg
 }
 

@@ -28,6 +28,8 @@ type disk struct {
 	store     *store.Store
 	meta      store.Meta
 	bootstrap []raft.Peer
+	// first are the members that this one knows of before it has applied anything.
+	first []member.Member
 }
 
 // openDisk takes the data directory, making it if it is not there. Its errors are one line each: of kind Config for what the
@@ -59,16 +61,35 @@ func openDisk(cfg *Config, options store.Options) (*disk, error) {
 	if err := d.openStore(cfg, options); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	if err := d.checkIdentity(cfg, first); err != nil {
+	err = d.begin(cfg, first)
+	if err == nil && cfg.ForceNewCluster {
+		err = d.forceNewCluster(cfg, options)
+	}
+	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	if d.unborn() {
-		d.state.Entries = nil
-		if d.bootstrap, err = bootstrapPeers(cfg, first); err != nil {
-			return nil, errors.Join(err, d.close())
-		}
-	}
 	return d, nil
+}
+
+// begin checks whose the directory is, and readies a member that has not begun: one of a new cluster writes the first entries, one that
+// joins gets them from the others.
+func (d *disk) begin(cfg *Config, first []member.Member) error {
+	if err := d.checkIdentity(cfg, first); err != nil {
+		return err
+	}
+	unborn := d.unborn()
+	if unborn {
+		d.state.Entries = nil
+	}
+	if !d.isFirst(cfg, first) {
+		return d.beginJoined(cfg)
+	}
+	var err error
+	d.first = first
+	if unborn {
+		d.bootstrap, err = bootstrapPeers(cfg, first)
+	}
+	return err
 }
 
 // firstMembers computes the members of --initial-cluster with etcd's ids.
@@ -114,19 +135,25 @@ func refuseLostLog(cfg *Config) error {
 		"%s holds a database but no raft log: put member/log back, or remove this member and add it again with an empty --data-dir", cfg.DataDir))
 }
 
+// identity is who a member with an empty data directory becomes.
+func (c *Config) identity(first []member.Member) (clusterID, memberID uint64, err error) {
+	if c.existing() {
+		return c.joinedIdentity()
+	}
+	self, err := c.self(first)
+	return member.ClusterID(first), self.ID, err
+}
+
 func createLog(cfg *Config, first []member.Member) error {
-	self, err := cfg.self(first)
+	clusterID, memberID, err := cfg.identity(first)
 	if err != nil {
 		return err
-	}
-	if cfg.InitialState.String() == "existing" {
-		return failure.New(failure.Config, "--initial-cluster-state existing with an empty --data-dir: joining a running cluster is not supported yet")
 	}
 	if err := (vfs.OS{}).MkdirAll(cfg.DataDir); err != nil {
 		return failure.Wrap(failure.Config, fmt.Sprintf("data directory %s cannot be made: choose another --data-dir", cfg.DataDir), err)
 	}
 	log, err := wal.Create(cfg.logFiles(), cfg.logDir(), wal.Metadata{
-		ClusterID: member.ClusterID(first), NodeID: self.ID, Incarnation: uint64(time.Now().UnixNano()),
+		ClusterID: clusterID, NodeID: memberID, Incarnation: uint64(time.Now().UnixNano()),
 	}, wal.Options{SegmentBytes: cfg.logSegmentBytes})
 	if err != nil {
 		return openError(cfg, "raft log", err)
@@ -221,26 +248,39 @@ func (d *disk) unborn() bool {
 	return d.state.Snapshot.Index == 0 && raft.IsEmptyHardState(d.state.HardState) && d.meta.Index == 0
 }
 
+// isFirst tells whether the flags make this directory's member one of the first of its cluster. The ids of members that joined later hold
+// the time, so that no flags make them.
+func (d *disk) isFirst(cfg *Config, first []member.Member) bool {
+	self, err := cfg.self(first)
+	return err == nil && d.state.Metadata.ClusterID == member.ClusterID(first) && d.state.Metadata.NodeID == self.ID
+}
+
 // checkIdentity refuses a directory that belongs to another cluster or member: its ids differ from what the flags make, and its
 // member list does not give this name to its member either. (After members changed, the flags of the beginning make other
-// ids, and that is fine.)
+// ids, and that is fine.) A member that joins may have applied nothing yet of what says that it is one.
 func (d *disk) checkIdentity(cfg *Config, first []member.Member) error {
-	self, err := cfg.self(first)
-	if err == nil && d.state.Metadata.ClusterID == member.ClusterID(first) && d.state.Metadata.NodeID == self.ID {
+	if d.isFirst(cfg, first) {
 		return nil
 	}
-	known := false
-	err = d.store.ForEach(member.Bucket, func(key, value []byte) error {
+	listed, known := false, false
+	err := d.store.ForEach(member.Bucket, func(key, value []byte) error {
 		m, err := member.ParseRow(key, value)
-		if err == nil && m.ID == d.state.Metadata.NodeID && (m.Name == "" || m.Name == cfg.Name) {
-			known = true
+		if err == nil && m.ID == d.state.Metadata.NodeID {
+			listed, known = true, m.Name == "" || m.Name == cfg.Name
 		}
 		return err
 	})
+	if err == nil {
+		err = d.store.ForEach(member.RemovedBucket, func(key, _ []byte) error {
+			id, err := member.ParseRowKey(key)
+			known = known || err == nil && id == d.state.Metadata.NodeID // that it was removed is said elsewhere
+			return err
+		})
+	}
 	if err != nil {
 		return openError(cfg, "database", err)
 	}
-	if !known {
+	if !known && (listed || !cfg.existing()) {
 		return failure.New(failure.Config, fmt.Sprintf(
 			"data directory %s belongs to another cluster (%x) or member: choose another --data-dir, or mend --name, --initial-cluster and --initial-cluster-token",
 			cfg.DataDir, d.state.Metadata.ClusterID))

@@ -77,6 +77,9 @@ func run(ctx context.Context, cfg *Config, logger *slog.Logger, stdout io.Writer
 		defer func() { err = errors.Join(err, nats.Close()) }()
 		deps.Bus = nats
 	}
+	if err := Join(ctx, cfg, logger); err != nil {
+		return errors.Join(err, listeners.close())
+	}
 	n, err := Open(cfg, deps) //nolint:contextcheck // closing at a failure must not be cut short
 	if err != nil {
 		return errors.Join(err, listeners.close())

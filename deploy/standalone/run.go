@@ -139,6 +139,9 @@ func (a *assembly) buildNode(ctx context.Context, peers grpc.ServiceRegistrar) e
 	if err != nil {
 		return err
 	}
+	if err := consensus.Join(ctx, a.settings.node, component(a.logger, consensus.Program)); err != nil {
+		return err
+	}
 	a.node, err = consensus.Open(a.settings.node, consensus.Dependencies{ //nolint:contextcheck // closing at a failure must not be cut short
 		Logger: component(a.logger, consensus.Program), Tracers: tracers, Metrics: a.registry, Bus: changes, SpeakAlways: true,
 	})

@@ -48,6 +48,27 @@ func (c Cluster) String() string {
 	return strings.Join(entries, ",")
 }
 
+// Strings is the peer URLs of one member, sorted.
+func (c Cluster) Strings(name string) []string {
+	var urls []string
+	for _, peer := range c[name] {
+		urls = append(urls, peer.String())
+	}
+	return urls
+}
+
+// PeerURLs is those of all members but one, sorted.
+func (c Cluster) PeerURLs(except string) []string {
+	var urls []string
+	for name := range c {
+		if name != except {
+			urls = append(urls, c.Strings(name)...)
+		}
+	}
+	slices.Sort(urls)
+	return urls
+}
+
 // CheckNew makes etcd's checks for a member that bootstraps: it is in the list, its advertised peer URLs are exactly the
 // ones listed for it, and no URL belongs to two members. Host names are compared as written, not resolved. The error is
 // of kind failure.Config.

@@ -38,6 +38,8 @@ func (s *Server) dispatch(ctx context.Context, calls []*consensusv1.Call, reply 
 			reply(call, s.failed(ctx, call, err))
 		case work.write != nil:
 			s.submit(ctx, call, work, reply)
+		case work.change != nil:
+			go s.changeMembers(ctx, call, work.change, reply)
 		case work.linear:
 			linear = append(linear, read{call: call, run: work.read, long: work.long})
 		default:

@@ -42,22 +42,20 @@ func unary[T any, M interface {
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "request cannot be encoded: %v", err)
 	}
-	answers := make(chan *consensusv1.Answer, 1)
-	call := &consensusv1.Call{Method: method, Request: data}
-	m.server.dispatch(ctx, []*consensusv1.Call{call}, func(_ *consensusv1.Call, answer *consensusv1.Answer) { answers <- answer })
-	select {
-	case answer := <-answers:
-		if answer.GetCode() != 0 {
-			return nil, status.Error(codes.Code(answer.GetCode()), answer.GetMessage())
-		}
-		response := M(new(T))
-		if err := proto.Unmarshal(answer.GetResponse(), response); err != nil {
-			return nil, status.Errorf(codes.Internal, "response is not readable: %v", err)
-		}
-		return response, nil
-	case <-ctx.Done():
+	answer, err := m.server.single(ctx, &consensusv1.Call{Method: method, Request: data})
+	switch {
+	case ctx.Err() != nil:
 		return nil, status.FromContextError(ctx.Err()).Err()
+	case err != nil:
+		return nil, err
+	case answer.GetCode() != 0:
+		return nil, status.Error(codes.Code(answer.GetCode()), answer.GetMessage())
 	}
+	response := M(new(T))
+	if err := proto.Unmarshal(answer.GetResponse(), response); err != nil {
+		return nil, status.Errorf(codes.Internal, "response is not readable: %v", err)
+	}
+	return response, nil
 }
 
 // Range implements etcd's KV.
@@ -88,6 +86,26 @@ func (m *Member) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.Comp
 // MemberList implements etcd's Cluster.
 func (m *Member) MemberList(ctx context.Context, r *pb.MemberListRequest) (*pb.MemberListResponse, error) {
 	return unary[pb.MemberListResponse](ctx, m, consensusv1.Method_METHOD_MEMBER_LIST, r)
+}
+
+// MemberAdd implements etcd's Cluster.
+func (m *Member) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (*pb.MemberAddResponse, error) {
+	return unary[pb.MemberAddResponse](ctx, m, consensusv1.Method_METHOD_MEMBER_ADD, r)
+}
+
+// MemberRemove implements etcd's Cluster.
+func (m *Member) MemberRemove(ctx context.Context, r *pb.MemberRemoveRequest) (*pb.MemberRemoveResponse, error) {
+	return unary[pb.MemberRemoveResponse](ctx, m, consensusv1.Method_METHOD_MEMBER_REMOVE, r)
+}
+
+// MemberUpdate implements etcd's Cluster.
+func (m *Member) MemberUpdate(ctx context.Context, r *pb.MemberUpdateRequest) (*pb.MemberUpdateResponse, error) {
+	return unary[pb.MemberUpdateResponse](ctx, m, consensusv1.Method_METHOD_MEMBER_UPDATE, r)
+}
+
+// MemberPromote implements etcd's Cluster.
+func (m *Member) MemberPromote(ctx context.Context, r *pb.MemberPromoteRequest) (*pb.MemberPromoteResponse, error) {
+	return unary[pb.MemberPromoteResponse](ctx, m, consensusv1.Method_METHOD_MEMBER_PROMOTE, r)
 }
 
 // Status implements etcd's Maintenance.

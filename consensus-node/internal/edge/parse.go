@@ -30,6 +30,9 @@ type work struct {
 	linear bool
 	// long reads may touch many keys and get a goroutine of their own.
 	long bool
+
+	// change is a change of the member list, which has a path of its own.
+	change *memberChange
 }
 
 // parse checks a call's shape as etcd's API layer does, in its order, and fixes what replicated apply must not decide.
@@ -47,6 +50,9 @@ func (s *Server) parse(call *consensusv1.Call) (work, error) {
 	case consensusv1.Method_METHOD_MEMBER_LIST, consensusv1.Method_METHOD_STATUS, consensusv1.Method_METHOD_HASH_KV,
 		consensusv1.Method_METHOD_ALARM, consensusv1.Method_METHOD_MOVE_LEADER, consensusv1.Method_METHOD_FENCE:
 		return s.parseMaintenance(call)
+	case consensusv1.Method_METHOD_MEMBER_ADD, consensusv1.Method_METHOD_MEMBER_REMOVE,
+		consensusv1.Method_METHOD_MEMBER_UPDATE, consensusv1.Method_METHOD_MEMBER_PROMOTE:
+		return s.parseMember(call)
 	default:
 		return work{}, status.Errorf(codes.Unimplemented, "%s is not implemented yet", call.GetMethod())
 	}

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
@@ -26,6 +27,10 @@ type Limits struct {
 	LeaseTTLMinS int64
 	// RequestTimeout bounds a linearizable read, and a write from its proposal on.
 	RequestTimeout time.Duration
+	// StrictReconfig refuses changes of the member list that would put the quorum at risk.
+	StrictReconfig bool
+	// HealthInterval is how long a member must have been connected to count for that check; etcd's is 5 s.
+	HealthInterval time.Duration
 }
 
 // tooLarge tells whether a write is over the limit. etcd measures what it would propose: the request with its tag and length,
@@ -46,9 +51,13 @@ type Config struct {
 	Speaker             outbox.Speaker
 	Registry            *Registry
 	Leases              *Leases
-	Limits              Limits
-	Logger              *slog.Logger
-	Tracer              trace.Tracer
+	// ActiveSince tells since when a member is connected to this one without a break; zero if it is not.
+	ActiveSince func(id uint64) time.Time
+	// Forward carries a call to a member that leads.
+	Forward func(ctx context.Context, leader uint64, call *consensusv1.Call) (*consensusv1.Answer, error)
+	Limits  Limits
+	Logger  *slog.Logger
+	Tracer  trace.Tracer
 }
 
 // Server implements the Consensus service. Methods are called by gRPC or the direct binding.
@@ -57,11 +66,13 @@ type Server struct {
 	cfg      Config
 	ids      *idSource
 	failures failure.Edge
+	// changing holds a token while one change of the member list is on its way.
+	changing chan struct{}
 }
 
 // New makes a server.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, ids: newIDSource(cfg.MemberID), failures: failure.Edge{Logger: cfg.Logger}}
+	return &Server{cfg: cfg, ids: newIDSource(cfg.MemberID), failures: failure.Edge{Logger: cfg.Logger}, changing: make(chan struct{}, 1)}
 }
 
 // header makes the header of an answer whose state had the given revision.

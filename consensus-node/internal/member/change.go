@@ -7,6 +7,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	journalv1 "github.com/holdfastdb/holdfast/proto/holdfast/journal/v1"
@@ -23,6 +25,11 @@ const ContextVersion = 1
 // ErrConfChange is wrapped by the errors for configuration changes that no
 // version of this program proposes: the log is damaged, or newer.
 var ErrConfChange = errors.New("member: configuration change that is not understood")
+
+// ErrNotEnoughStarted refuses a change that would leave fewer started members
+// than a quorum. etcd's text; the code is that of its server, which passes on
+// an error without one.
+var ErrNotEnoughStarted = status.Error(codes.Unknown, rpctypes.ErrMemberNotEnoughStarted.Error())
 
 // Kind is what a configuration change does.
 type Kind int
@@ -136,7 +143,7 @@ func Neutral(cc *raftpb.ConfChangeV2) *raftpb.ConfChangeV2 {
 //
 // Errors, as etcd's: ErrGRPCMemberNotFound, for a removed id too;
 // ErrGRPCMemberExist; ErrGRPCPeerURLExist; ErrGRPCMemberNotLearner;
-// ErrGRPCTooManyLearners; and ErrGRPCMemberNotEnoughStarted for the last voter,
+// ErrGRPCTooManyLearners; and ErrNotEnoughStarted for the last voter,
 // without which raft cannot be.
 func (l *List) Apply(kind Kind, mc *journalv1.MemberContext) (*List, Member, error) {
 	id := mc.GetMemberId()
@@ -155,7 +162,7 @@ func (l *List) Apply(kind Kind, mc *journalv1.MemberContext) (*List, Member, err
 		return l.with(m), m, nil
 	case Remove:
 		if voters, _ := l.Voters(); voters == 1 && !m.Learner {
-			return nil, Member{}, rpctypes.ErrGRPCMemberNotEnoughStarted
+			return nil, Member{}, ErrNotEnoughStarted
 		}
 		return l.without(id), m, nil
 	case Update:
@@ -202,7 +209,7 @@ func (l *List) urlTaken(urls []string, except uint64) bool {
 // CheckQuorum is etcd's check at the proposal that a change leaves enough
 // members which have started for a quorum (strict reconfiguration).
 //
-// Errors: ErrGRPCMemberNotEnoughStarted.
+// Errors: ErrNotEnoughStarted.
 func (l *List) CheckQuorum(kind Kind, mc *journalv1.MemberContext) error {
 	voters, started := l.Voters()
 	switch kind {
@@ -218,10 +225,12 @@ func (l *List) CheckQuorum(kind Kind, mc *journalv1.MemberContext) error {
 		voters, started = voters+1, started+1
 	case Remove:
 		m, ok := l.Get(mc.GetMemberId())
-		if !ok || m.Learner {
+		if m.Learner {
 			return nil
 		}
-		voters--
+		if ok {
+			voters--
+		}
 		if m.Started() {
 			started--
 		}
@@ -229,7 +238,7 @@ func (l *List) CheckQuorum(kind Kind, mc *journalv1.MemberContext) error {
 		return nil
 	}
 	if started < voters/2+1 {
-		return rpctypes.ErrGRPCMemberNotEnoughStarted
+		return ErrNotEnoughStarted
 	}
 	return nil
 }

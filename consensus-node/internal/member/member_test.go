@@ -4,7 +4,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -58,7 +57,7 @@ func list(voters, learners int) *member.List {
 func TestLastVoterStays(t *testing.T) {
 	l := list(1, 1)
 	_, _, err := l.Apply(member.Remove, &journalv1.MemberContext{MemberId: 100})
-	require.Equal(t, rpctypes.ErrGRPCMemberNotEnoughStarted, err)
+	require.Equal(t, member.ErrNotEnoughStarted, err)
 	l, _, err = l.Apply(member.Remove, &journalv1.MemberContext{MemberId: 101})
 	require.NoError(t, err, "a learner may go")
 	require.Len(t, l.Members(), 1)
@@ -94,12 +93,13 @@ func TestQuorum(t *testing.T) {
 	}{
 		{"one grows to two", list(1, 0), member.Add, &journalv1.MemberContext{MemberId: 7}, nil},
 		{"three started", list(3, 0), member.Add, &journalv1.MemberContext{MemberId: 7}, nil},
-		{"two of which one started", unstarted(list(2, 0), 101), member.Add, &journalv1.MemberContext{MemberId: 7}, rpctypes.ErrGRPCMemberNotEnoughStarted},
+		{"two of which one started", unstarted(list(2, 0), 101), member.Add, &journalv1.MemberContext{MemberId: 7}, member.ErrNotEnoughStarted},
 		{"learners do not count", unstarted(list(2, 0), 101), member.Add, &journalv1.MemberContext{MemberId: 7, Learner: true}, nil},
-		{"remove of one", list(1, 0), member.Remove, &journalv1.MemberContext{MemberId: 100}, rpctypes.ErrGRPCMemberNotEnoughStarted},
+		{"remove of one", list(1, 0), member.Remove, &journalv1.MemberContext{MemberId: 100}, member.ErrNotEnoughStarted},
 		{"remove of three", list(3, 0), member.Remove, &journalv1.MemberContext{MemberId: 100}, nil},
-		{"remove of a started one", unstarted(list(2, 0), 101), member.Remove, &journalv1.MemberContext{MemberId: 100}, rpctypes.ErrGRPCMemberNotEnoughStarted},
+		{"remove of a started one", unstarted(list(2, 0), 101), member.Remove, &journalv1.MemberContext{MemberId: 100}, member.ErrNotEnoughStarted},
 		{"remove of the one that never started", unstarted(list(2, 0), 101), member.Remove, &journalv1.MemberContext{MemberId: 101}, nil},
+		{"remove of nobody from a cluster that is short already", unstarted(list(2, 0), 101), member.Remove, &journalv1.MemberContext{MemberId: 7}, member.ErrNotEnoughStarted},
 		{"promote", list(1, 1), member.Promote, &journalv1.MemberContext{MemberId: 101}, nil},
 		{"update", unstarted(list(1, 0), 100), member.Update, &journalv1.MemberContext{MemberId: 100}, nil},
 	} {

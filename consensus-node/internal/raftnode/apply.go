@@ -80,7 +80,7 @@ func (n *Node) ApplyConfChange(cc raftpb.ConfChangeI) (*raftpb.ConfState, error)
 	var cs *raftpb.ConfState
 	var refused error
 	err := n.do(context.Background(), func() {
-		if cs, refused = applyConfChange(n.raw, cc); refused == nil {
+		if cs, refused = ApplyConfChange(n.raw, cc); refused == nil {
 			n.setMembers(cs)
 		}
 	})
@@ -94,8 +94,8 @@ func (n *Node) ApplyConfChange(cc raftpb.ConfChangeI) (*raftpb.ConfState, error)
 	return cs, nil
 }
 
-// applyConfChange turns the panic for a change that does not fit into an error: raft panics before it changes anything.
-func applyConfChange(raw *raft.RawNode, cc raftpb.ConfChangeI) (cs *raftpb.ConfState, err error) {
+// ApplyConfChange applies a membership change to a state machine of raft's that runs without a Node. It turns the panic for a change that does not fit into an error: raft panics before it changes anything.
+func ApplyConfChange(raw *raft.RawNode, cc raftpb.ConfChangeI) (cs *raftpb.ConfState, err error) {
 	defer func() {
 		switch r := recover().(type) {
 		case nil:

@@ -1,13 +1,15 @@
 package transport
 
 import (
-	"slices"
+	"net"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/grpc"
+
+	peerv1 "github.com/holdfastdb/holdfast/proto/holdfast/peer/v1"
 )
 
 const (
@@ -15,11 +17,17 @@ const (
 	settleLook = 2 * time.Millisecond
 )
 
-// A member that was removed while its stream is open hears of it at its next message, which is not delivered.
-func TestRemovedMemberLearnsItAtItsNextMessage(t *testing.T) {
+// A member that was removed while its streams are open hears of it although it has nothing to say.
+func TestRemovedMemberIsEvicted(t *testing.T) {
 	var removed atomic.Bool
-	told, to := make(chan struct{}, 16), &fakeNode{}
-	url, _ := serve(t, Config{ID: 2, ClusterID: cluster, Removed: func(uint64) bool { return removed.Load() }}, to, "127.0.0.1:0")
+	told := make(chan struct{}, 16)
+	lis, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	in := NewServer(Config{ID: 2, ClusterID: cluster, Removed: func(uint64) bool { return removed.Load() }}, &fakeNode{})
+	server := grpc.NewServer(grpc.WaitForHandlers(true))
+	peerv1.RegisterPeerServer(server, in)
+	go func() { _ = server.Serve(lis) }()
+	defer server.Stop()
 	out := New(Config{ID: 1, ClusterID: cluster, OnRemoved: func() {
 		select {
 		case told <- struct{}{}:
@@ -27,21 +35,17 @@ func TestRemovedMemberLearnsItAtItsNextMessage(t *testing.T) {
 		}
 	}})
 	defer out.Close()
-	require.NoError(t, out.AddPeer(2, []string{url}))
-	require.Eventually(t, func() bool {
-		out.Send([]*raftpb.Message{message(raftpb.MsgHeartbeat, 1, 0)})
-		return len(to.messages()) > 0
-	}, settleMax, settleLook)
-
-	removed.Store(true)
+	require.NoError(t, out.AddPeer(2, []string{"http://" + lis.Addr().String()}))
+	require.Eventually(t, func() bool { return !out.ActiveSince(2).IsZero() }, settleMax, settleLook)
 	require.Empty(t, told)
-	out.Send([]*raftpb.Message{message(raftpb.MsgPreVote, 2, 0)})
+	removed.Store(true)
+	in.Evict(1)
 	select {
 	case <-told:
 	case <-time.After(settleMax):
 		require.Fail(t, "not told")
 	}
-	require.False(t, slices.ContainsFunc(to.messages(), func(m *raftpb.Message) bool { return m.GetType() == raftpb.MsgPreVote }))
+	in.Evict(1) // nobody is left
 }
 
 // A member is active from the moment its streams are open until they break.

@@ -12,7 +12,7 @@
 //   - Both ends check who they talk to before anything else: cluster, member and protocol version. A wrong one is refused with
 //     FailedPrecondition and a text that says what was expected, one that was removed with PermissionDenied. Who refuses and who is
 //     refused log it once, and once a minute while it goes on, however often it is tried.
-//   - A member that was removed is told so at its hello, or at its next message: it need not see the entry that removed it.
+//   - A member that was removed is told so at its hello, or when it is evicted: it need not see the entry that removed it.
 //   - A hello says where its sender listens, so that a receiver whose member list is behind can answer ([Config.OnHello]).
 //   - An image reaches the node only whole: length, a running CRC-32C and a SHA-256 over all of it fit, and file and name are durable.
 //     A stream that breaks or stalls midway leaves nothing behind; the next attempt begins anew, with the database as it is then.

@@ -26,6 +26,7 @@ type Server struct {
 
 	receiving sync.Mutex // one image at a time
 	refusals  quiet
+	evictions evictions
 }
 
 var _ peerv1.PeerServer = (*Server)(nil)
@@ -57,8 +58,25 @@ func (s *Server) Messages(stream grpc.BidiStreamingServer[peerv1.MessageBatch, p
 	if s.cfg.OnHello != nil {
 		s.cfg.OnHello(hello.GetFrom(), hello.GetPeerUrls())
 	}
+	evicted := s.evictions.of(hello.GetFrom())
+	// Who was removed before evicted was asked for is not evicted again.
+	if err := s.cfg.checkMember(hello.GetFrom()); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.takeAll(stream, hello.GetFrom(), batch) }() // ends with the stream
+	select {
+	case err := <-ended:
+		return err
+	case <-evicted:
+		return s.cfg.checkMember(hello.GetFrom())
+	}
+}
+
+// takeAll takes batches until the stream ends.
+func (s *Server) takeAll(stream grpc.BidiStreamingServer[peerv1.MessageBatch, peerv1.MessageAck], from uint64, batch *peerv1.MessageBatch) (err error) {
 	for taken := uint64(1); ; taken++ {
-		if err := s.take(stream.Context(), hello.GetFrom(), batch); err != nil {
+		if err := s.take(stream.Context(), from, batch); err != nil {
 			return err
 		}
 		if taken%ackEvery == 0 {
@@ -70,9 +88,6 @@ func (s *Server) Messages(stream grpc.BidiStreamingServer[peerv1.MessageBatch, p
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
-			return err
-		}
-		if err := s.cfg.checkMember(hello.GetFrom()); err != nil { // removed since the hello
 			return err
 		}
 	}
