@@ -157,7 +157,7 @@ func (s *Server) topology() (*consensusv1.Topology, error) {
 	raft := s.cfg.Raft.Status()
 	topology := &consensusv1.Topology{
 		ClusterId: s.cfg.ClusterID, MemberId: s.cfg.MemberID, Leader: raft.Leader, Term: raft.Term,
-		Services: s.cfg.Registry.list(), View: view.Leases.Cluster(),
+		Services: s.cfg.Registry.list(), View: view.Leases.Cluster(), MembersVersion: view.Members.Changes(),
 	}
 	for _, m := range view.Members.Members() {
 		topology.Members = append(topology.Members, &consensusv1.Member{

@@ -56,6 +56,11 @@ func (l *List) Removed() []uint64 { return l.removed }
 // was agreed on.
 func (l *List) ClusterVersion() Version { return l.version }
 
+// Changes counts how often a member came or went since the cluster began: each
+// added one is listed or removed by now. It tells which of two lists is newer,
+// unless they differ in names and URLs alone.
+func (l *List) Changes() uint64 { return uint64(len(l.members) + 2*len(l.removed)) }
+
 // Get returns the member of an id.
 func (l *List) Get(id uint64) (Member, bool) {
 	if i, ok := l.find(id); ok {

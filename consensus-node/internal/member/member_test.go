@@ -78,6 +78,22 @@ func TestListsNeverChange(t *testing.T) {
 	require.Equal(t, before, l.Proto())
 }
 
+// Every member that comes or goes counts once, and nothing else does.
+func TestChangesAreCounted(t *testing.T) {
+	l := list(2, 1)
+	at := l.Changes()
+	for _, step := range []struct {
+		kind  member.Kind
+		id    uint64
+		grows uint64
+	}{{member.Add, 7, 1}, {member.Promote, 102, 0}, {member.Update, 101, 0}, {member.Remove, 100, 1}, {member.Remove, 102, 1}} {
+		next, _, err := l.Apply(step.kind, &journalv1.MemberContext{MemberId: step.id, PeerUrls: []string{"http://new:" + step.kind.String()}})
+		require.NoError(t, err)
+		require.Equal(t, at+step.grows, next.Changes(), step.kind)
+		l, at = next, next.Changes()
+	}
+}
+
 func TestQuorum(t *testing.T) {
 	unstarted := func(l *member.List, id uint64) *member.List {
 		l, _, err := l.WithAttributes(id, "", nil)

@@ -106,50 +106,118 @@ func (t *Tier) listen(ctx context.Context, address string) (heard bool, err erro
 		if err != nil {
 			return heard, fmt.Errorf("tier: join %s: %w", address, err)
 		}
-		if err := t.heard(topology); err != nil {
+		if err := t.heard(address, topology); err != nil {
 			return heard, err
 		}
-		heard = true
+		if !heard {
+			heard = true
+			defer t.lost(address)
+		}
 	}
 }
 
+// lost tells that a Join stream has ended.
+func (t *Tier) lost(address string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.live, address)
+	t.settle()
+	t.tell()
+}
+
 // heard takes in what a node says. Of leaders the one of the highest term counts.
-func (t *Tier) heard(topology *consensusv1.Topology) error {
+func (t *Tier) heard(address string, topology *consensusv1.Topology) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.cluster != 0 && topology.GetClusterId() != t.cluster {
 		return errOtherCluster
 	}
 	t.cluster = topology.GetClusterId()
+	t.live[address] = topology.GetMemberId()
+	if t.newer(topology) {
+		t.members = topology
+	}
+	t.settle()
 	if topology.GetTerm() >= t.term && len(topology.GetMembers()) > 0 {
 		t.follows(topology)
 	}
+	t.tell()
+	return nil
+}
+
+// tell wakes those who wait for a change; the caller holds the lock.
+func (t *Tier) tell() {
 	close(t.changed)
 	t.changed = make(chan struct{})
 	select {
 	case t.resync <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
-// follows takes in members and leader from a node whose term is not behind; the caller holds the lock.
-func (t *Tier) follows(topology *consensusv1.Topology) {
-	t.addresses = t.addresses[:0:0]
-	for _, endpoint := range t.config.Endpoints {
-		t.addresses = append(t.addresses, address(endpoint))
+// newer tells whether a member list is newer than the one that is known; the caller holds the lock. A node that lags, and one that has just
+// joined above all, tells older lists, under the present term too. Lists of one version differ in names and addresses: there
+// the higher term counts, and among equals the leader's word.
+func (t *Tier) newer(topology *consensusv1.Topology) bool {
+	known := t.members
+	switch {
+	case len(topology.GetMembers()) == 0:
+		return false
+	case known == nil || topology.GetMembersVersion() != known.GetMembersVersion():
+		return known == nil || topology.GetMembersVersion() > known.GetMembersVersion()
+	case topology.GetTerm() != known.GetTerm():
+		return topology.GetTerm() > known.GetTerm()
 	}
+	return topology.GetMemberId() == topology.GetLeader() || known.GetMemberId() != known.GetLeader()
+}
+
+// settle makes the addresses those of the members, and of the configuration those that a member has, or all while no stream lives: then
+// the list may be out of date. The caller holds the lock.
+func (t *Tier) settle() {
+	var configured, learned []string
+	for _, endpoint := range t.config.Endpoints {
+		configured = append(configured, address(endpoint))
+	}
+	t.addresses = slices.DeleteFunc(configured, func(at string) bool { return t.members != nil && len(t.live) > 0 && !t.isMembers(at) })
+	for _, member := range t.members.GetMembers() {
+		for _, at := range t.reach(member) {
+			if !slices.Contains(t.addresses, at) && !slices.Contains(learned, at) {
+				learned = append(learned, at)
+			}
+		}
+	}
+	t.addresses = append(t.addresses, learned...)
+	if !slices.Contains(t.addresses, t.preferred) {
+		t.next()
+	}
+}
+
+// reach gives the addresses of a member: the one under which it is joined where that is configured, else all that it has.
+func (t *Tier) reach(member *consensusv1.Member) []string {
+	for _, endpoint := range t.config.Endpoints {
+		if id, ok := t.live[address(endpoint)]; ok && id == member.GetId() {
+			return []string{address(endpoint)}
+		}
+	}
+	var addresses []string
+	for _, peerURL := range member.GetPeerUrls() {
+		addresses = append(addresses, address(peerURL))
+	}
+	return addresses
+}
+
+// isMembers tells whether an address is one of a member's.
+func (t *Tier) isMembers(at string) bool {
+	return slices.ContainsFunc(t.members.GetMembers(), func(m *consensusv1.Member) bool { return slices.Contains(t.reach(m), at) })
+}
+
+// follows takes in the leader from a node whose term is not behind; the caller holds the lock.
+func (t *Tier) follows(topology *consensusv1.Topology) {
 	news := topology.GetTerm() > t.term || topology.GetLeader() != t.leader && topology.GetLeader() != 0
 	t.term = topology.GetTerm()
-	for _, member := range topology.GetMembers() {
-		for i, peerURL := range member.GetPeerUrls() {
-			a := address(peerURL)
-			if !slices.Contains(t.addresses, a) {
-				t.addresses = append(t.addresses, a)
-			}
-			if i == 0 && news && member.GetId() == topology.GetLeader() {
-				t.leader, t.preferred = member.GetId(), a
-			}
+	for _, member := range t.members.GetMembers() {
+		if at := t.reach(member); news && member.GetId() == topology.GetLeader() && len(at) > 0 {
+			t.leader, t.preferred = member.GetId(), at[0]
 		}
 	}
 }

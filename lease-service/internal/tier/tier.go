@@ -51,6 +51,10 @@ type Tier struct {
 	conns map[string]Conn
 	// addresses are those to try, those of the configuration first.
 	addresses []string
+	// live are the addresses with a Join stream, and the members behind them.
+	live map[string]uint64
+	// members is the topology with the newest member list.
+	members   *consensusv1.Topology
 	joined    map[string]context.CancelFunc
 	preferred string
 	cluster   uint64
@@ -64,12 +68,10 @@ type Tier struct {
 // New makes a Tier that knows the endpoints alone.
 func New(config Config) *Tier {
 	t := &Tier{
-		config: config, conns: map[string]Conn{}, joined: map[string]context.CancelFunc{},
+		config: config, conns: map[string]Conn{}, joined: map[string]context.CancelFunc{}, live: map[string]uint64{},
 		changed: make(chan struct{}), resync: make(chan struct{}, 1),
 	}
-	for _, endpoint := range config.Endpoints {
-		t.addresses = append(t.addresses, address(endpoint))
-	}
+	t.settle()
 	if len(t.addresses) > 0 {
 		t.preferred = t.addresses[0]
 	}

@@ -46,9 +46,9 @@ func preferred(t *testing.T, tier *Tier) string {
 func TestLeaderIsAsked(t *testing.T) {
 	tier := newTier(func(string) (Conn, error) { return idle{}, nil })
 	require.Equal(t, "a:1", preferred(t, tier), "the first endpoint while nothing is known")
-	require.NoError(t, tier.heard(topology(3, 3, "a", "b", "c")))
+	require.NoError(t, tier.heard("a:1", topology(3, 3, "a", "b", "c")))
 	require.Equal(t, "c:1", preferred(t, tier))
-	require.NoError(t, tier.heard(topology(2, 1, "a", "b", "c")))
+	require.NoError(t, tier.heard("a:1", topology(2, 1, "a", "b", "c")))
 	require.Equal(t, "c:1", preferred(t, tier), "an older term tells nothing")
 
 	node, err := tier.Node()
@@ -57,18 +57,51 @@ func TestLeaderIsAsked(t *testing.T) {
 	require.Equal(t, "a:1", preferred(t, tier))
 	tier.Blame(node)
 	require.Equal(t, "a:1", preferred(t, tier), "blamed once is enough")
-	require.NoError(t, tier.heard(topology(3, 3, "a", "b", "c")))
+	require.NoError(t, tier.heard("a:1", topology(3, 3, "a", "b", "c")))
 	require.Equal(t, "a:1", preferred(t, tier), "the hint that misled is no news")
-	require.NoError(t, tier.heard(topology(4, 2, "a", "b")))
+	require.NoError(t, tier.heard("a:1", topology(4, 2, "a", "b")))
 	require.Equal(t, "b:1", preferred(t, tier))
 
 	other := topology(9, 1, "x")
 	other.ClusterId = 10
-	require.ErrorIs(t, tier.heard(other), errOtherCluster)
+	require.ErrorIs(t, tier.heard("a:1", other), errOtherCluster)
 	require.Equal(t, "b:1", preferred(t, tier))
 	tier.Close()
 	_, err = tier.Node()
 	require.ErrorIs(t, err, ErrNoNode)
+}
+
+// The tier follows the members until none is left that it was started with, and asks those no more; a node that has just joined, and
+// tells the list as it was once, changes nothing.
+func TestMembersAreReplaced(t *testing.T) {
+	tier := newTier(func(string) (Conn, error) { return idle{}, nil })
+	said := func(at string, me, version uint64, told *consensusv1.Topology) {
+		t.Helper()
+		told.MemberId, told.MembersVersion = me, version
+		require.NoError(t, tier.heard(at, told))
+	}
+	said("a:1", 1, 4, topology(2, 1, "a", "b", "c", "d"))
+	said("c:1", 3, 4, topology(2, 1, "a", "b", "c", "d"))
+	require.Equal(t, []string{"a:1", "b:1", "c:1", "d:1"}, tier.addresses)
+	replaced := topology(3, 3, "", "", "c", "d")
+	replaced.Members = replaced.Members[2:]
+	said("c:1", 3, 6, replaced)
+	require.Equal(t, []string{"c:1", "d:1"}, tier.addresses)
+	require.Equal(t, "c:1", preferred(t, tier))
+	tier.lost("a:1")
+	said("d:1", 4, 1, topology(4, 0, "a"))
+	require.Equal(t, []string{"c:1", "d:1"}, tier.addresses, "a new member replays an old list")
+	require.Equal(t, "c:1", preferred(t, tier))
+	tier.lost("c:1")
+	tier.lost("d:1")
+	require.Equal(t, []string{"a:1", "b:1", "c:1", "d:1"}, tier.addresses, "no stream lives: anything may be true")
+
+	// Whoever is asked is one of them.
+	tier = newTier(func(string) (Conn, error) { return idle{}, nil })
+	gone := topology(1, 0, "", "", "c")
+	gone.Members = gone.Members[2:]
+	said("a:1", 1, 1, gone)
+	require.Equal(t, "c:1", preferred(t, tier))
 }
 
 // joins is a node that is joined and tells one topology.

@@ -52,6 +52,7 @@ func topology(t *testing.T, d *datadriven.TestData) *consensusv1.Topology {
 	d.ScanArgs(t, "me", &top.MemberId)
 	d.ScanArgs(t, "leader", &top.Leader)
 	d.ScanArgs(t, "term", &top.Term)
+	d.MaybeScanArgs(t, "version", &top.MembersVersion)
 	for line := range strings.Lines(d.Input) {
 		f := strings.Fields(line)
 		switch f[0] {

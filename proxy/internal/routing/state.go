@@ -29,8 +29,9 @@ type State struct {
 	clusterID uint64
 	heard     map[string]*consensusv1.Topology
 	// members is the newest member list, kept while no node is reachable.
-	members     []*consensusv1.Member
-	membersTerm uint64
+	members        []*consensusv1.Member
+	membersTerm    uint64
+	membersVersion uint64
 	// term is the highest that anybody ever spoke of.
 	term uint64
 	view *feedv1.View
@@ -65,14 +66,24 @@ func (s *State) Heard(endpoint string, topology *consensusv1.Topology) error {
 	s.clusterID = topology.GetClusterId()
 	s.heard[endpoint] = topology
 	s.term = max(s.term, topology.GetTerm())
-	// A node that lags tells an older list under an older term; the leader's word counts among equals.
-	newest := topology.GetTerm() > s.membersTerm || len(s.members) == 0
-	speaksAsLeader := topology.GetTerm() == s.membersTerm && topology.GetLeader() == topology.GetMemberId()
-	if len(topology.GetMembers()) > 0 && (newest || speaksAsLeader || !s.leaderHeard()) {
-		s.members, s.membersTerm = topology.GetMembers(), max(s.membersTerm, topology.GetTerm())
+	if s.newer(topology) {
+		s.members, s.membersVersion = topology.GetMembers(), topology.GetMembersVersion()
+		s.membersTerm = max(s.membersTerm, topology.GetTerm())
 	}
 	s.Viewed(topology.GetView())
 	return nil
+}
+
+// newer tells whether the member list is newer than the one that is known. A node that lags, and one that has just joined above all, tells
+// older lists, under the present term too. Lists of one version differ in names and addresses: there the higher term counts, and among
+// equals the leader's word.
+func (s *State) newer(topology *consensusv1.Topology) bool {
+	if version := topology.GetMembersVersion(); version != s.membersVersion || len(topology.GetMembers()) == 0 {
+		return version > s.membersVersion && len(topology.GetMembers()) > 0
+	}
+	newest := topology.GetTerm() > s.membersTerm || len(s.members) == 0
+	speaksAsLeader := topology.GetTerm() == s.membersTerm && topology.GetLeader() == topology.GetMemberId()
+	return newest || speaksAsLeader || !s.leaderHeard()
 }
 
 // Viewed takes in a lease view that was heard elsewhere; older epochs change nothing.

@@ -2,11 +2,12 @@
 // consensus node it knows of, over one Join stream each, and follows what they say of the cluster, its members and its leader.
 //
 // It promises that State never blocks, that Changed is closed at every change, that members are joined and left as the member
-// list changes, and that a node of another cluster is refused. It asks its caller to run Run for as long as it is used, and
-// to name endpoints as host:port or http://host:port.
+// list changes, also when none of those that were configured is left, and that a node of another cluster is refused. It asks its
+// caller to run Run for as long as it is used, and to name endpoints as host:port or http://host:port.
 package topology
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -48,7 +49,8 @@ type State struct {
 	ClusterID uint64
 	// Leader is the address of the leader, empty if there is none or it is not known.
 	Leader string
-	// Nodes are the addresses of all nodes, configured ones first, and those that are joined now.
+	// Nodes are the addresses of all nodes, configured ones first, and those that are joined now. Configured addresses that no member
+	// has any more are among them only while nobody is joined.
 	Nodes  []string
 	Joined []string
 }
@@ -60,6 +62,7 @@ type Follower struct {
 	mu        sync.Mutex
 	clusterID uint64
 	latest    *consensusv1.Topology // of the highest term
+	members   *consensusv1.Topology // of the newest member list
 	joined    map[string]uint64     // member ids of the nodes that are joined now
 	running   map[string]context.CancelFunc
 	draining  bool
@@ -228,8 +231,27 @@ func (f *Follower) heard(node string, t *consensusv1.Topology) error {
 	if f.latest == nil || t.GetTerm() >= f.latest.GetTerm() {
 		f.latest = t
 	}
+	if f.newer(t) {
+		f.members = t
+	}
 	f.publish()
 	return nil
+}
+
+// newer tells whether a member list is newer than the one that is known. A node that lags, and one that has just joined above all, tells older
+// lists, under the present term too. Lists of one version differ in names and addresses: there the higher term counts, and among
+// equals the leader's word.
+func (f *Follower) newer(t *consensusv1.Topology) bool {
+	known := f.members
+	switch {
+	case len(t.GetMembers()) == 0:
+		return false
+	case known == nil || t.GetMembersVersion() != known.GetMembersVersion():
+		return known == nil || t.GetMembersVersion() > known.GetMembersVersion()
+	case t.GetTerm() != known.GetTerm():
+		return t.GetTerm() > known.GetTerm()
+	}
+	return t.GetMemberId() == t.GetLeader() || known.GetMemberId() != known.GetLeader()
 }
 
 func (f *Follower) lost(node string) {
@@ -241,15 +263,32 @@ func (f *Follower) lost(node string) {
 
 // publish makes the state anew; the caller holds the lock.
 func (f *Follower) publish() {
-	s := &State{ClusterID: f.clusterID, Nodes: slices.Clone(f.config.Endpoints)}
-	for _, m := range f.latest.GetMembers() {
-		if at := f.reach(m); at != "" && !slices.Contains(s.Nodes, at) {
+	s := &State{ClusterID: f.clusterID}
+	var learned []string
+	add := func(at string) {
+		switch {
+		case at == "" || slices.Contains(s.Nodes, at) || slices.Contains(learned, at):
+		case slices.Contains(f.config.Endpoints, at):
 			s.Nodes = append(s.Nodes, at)
+		default:
+			learned = append(learned, at)
 		}
+	}
+	for _, m := range f.members.GetMembers() {
+		add(f.reach(m))
 		if m.GetId() == f.latest.GetLeader() {
 			s.Leader = f.reach(m)
 		}
 	}
+	if len(f.joined) == 0 { // the list may be out of date
+		for _, endpoint := range f.config.Endpoints {
+			add(endpoint)
+		}
+	}
+	slices.SortStableFunc(s.Nodes, func(a, b string) int {
+		return cmp.Compare(slices.Index(f.config.Endpoints, a), slices.Index(f.config.Endpoints, b))
+	})
+	s.Nodes = append(s.Nodes, learned...)
 	for _, node := range s.Nodes {
 		if _, ok := f.joined[node]; ok {
 			s.Joined = append(s.Joined, node)

@@ -957,10 +957,13 @@ type Topology struct {
 	Term     uint64    `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
 	Members  []*Member `protobuf:"bytes,5,rep,name=members,proto3" json:"members,omitempty"`
 	// Services that are announced to this node now.
-	Services      []*Announcement `protobuf:"bytes,6,rep,name=services,proto3" json:"services,omitempty"`
-	View          *v1.View        `protobuf:"bytes,7,opt,name=view,proto3" json:"view,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Services []*Announcement `protobuf:"bytes,6,rep,name=services,proto3" json:"services,omitempty"`
+	View     *v1.View        `protobuf:"bytes,7,opt,name=view,proto3" json:"view,omitempty"`
+	// How often a member came or went, as far as this node has applied: the higher one of two lists is the newer, whoever says it
+	// and under whatever term. Nodes that lag tell older lists.
+	MembersVersion uint64 `protobuf:"varint,8,opt,name=members_version,json=membersVersion,proto3" json:"members_version,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Topology) Reset() {
@@ -1040,6 +1043,13 @@ func (x *Topology) GetView() *v1.View {
 		return x.View
 	}
 	return nil
+}
+
+func (x *Topology) GetMembersVersion() uint64 {
+	if x != nil {
+		return x.MembersVersion
+	}
+	return 0
 }
 
 type Member struct {
@@ -2180,7 +2190,7 @@ const file_holdfast_consensus_v1_consensus_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
 	"\x03run\x18\x03 \x01(\x04R\x03run\x12\x18\n" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x1a\n" +
-	"\bdraining\x18\x05 \x01(\bR\bdraining\"\x98\x02\n" +
+	"\bdraining\x18\x05 \x01(\bR\bdraining\"\xc1\x02\n" +
 	"\bTopology\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x1b\n" +
@@ -2189,7 +2199,8 @@ const file_holdfast_consensus_v1_consensus_proto_rawDesc = "" +
 	"\x04term\x18\x04 \x01(\x04R\x04term\x127\n" +
 	"\amembers\x18\x05 \x03(\v2\x1d.holdfast.consensus.v1.MemberR\amembers\x12?\n" +
 	"\bservices\x18\x06 \x03(\v2#.holdfast.consensus.v1.AnnouncementR\bservices\x12*\n" +
-	"\x04view\x18\a \x01(\v2\x16.holdfast.feed.v1.ViewR\x04view\"\x84\x01\n" +
+	"\x04view\x18\a \x01(\v2\x16.holdfast.feed.v1.ViewR\x04view\x12'\n" +
+	"\x0fmembers_version\x18\b \x01(\x04R\x0emembersVersion\"\x84\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n" +

@@ -650,6 +650,11 @@ func (m *Topology) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.MembersVersion != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.MembersVersion))
+		i--
+		dAtA[i] = 0x40
+	}
 	if m.View != nil {
 		if vtmsg, ok := interface{}(m.View).(interface {
 			MarshalToSizedBufferVT([]byte) (int, error)
@@ -2054,6 +2059,9 @@ func (m *Topology) SizeVT() (n int) {
 			l = proto.Size(m.View)
 		}
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	if m.MembersVersion != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.MembersVersion))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -4182,6 +4190,25 @@ func (m *Topology) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			iNdEx = postIndex
+		case 8:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field MembersVersion", wireType)
+			}
+			m.MembersVersion = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.MembersVersion |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
