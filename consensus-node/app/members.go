@@ -41,6 +41,8 @@ func (n *Node) runMembers(ctx context.Context) error {
 		}
 		select {
 		case <-n.members:
+		case <-n.gone:
+			return n.errRemoved()
 		case <-tick:
 		case <-ctx.Done():
 			return nil
@@ -105,7 +107,12 @@ func errRemoved(id uint64, dataDir string) error {
 }
 
 // removed is told by another member that this one is no longer of the cluster. This one may never see the entry that says so.
-func (n *Node) removed() { n.fail(n.errRemoved()) }
+func (n *Node) removed() {
+	select {
+	case n.gone <- struct{}{}:
+	default:
+	}
+}
 
 // isRemoved tells whether a member was removed for good.
 func (n *Node) isRemoved(id uint64) bool {

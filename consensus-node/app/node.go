@@ -66,11 +66,13 @@ type Node struct {
 	clusterID  uint64
 	failed     chan error
 	members    chan struct{}
+	// gone gets a word when others say that this member was removed.
+	gone chan struct{}
 }
 
 // Open takes the data directory and builds the node. It listens nowhere. Close it, or run its Parts, which close it at their end.
 func Open(cfg *Config, deps Dependencies) (*Node, error) {
-	n := &Node{cfg: cfg, deps: deps, failed: make(chan error, 1), members: make(chan struct{}, 1), registry: edge.NewRegistry()}
+	n := &Node{cfg: cfg, deps: deps, failed: make(chan error, 1), members: make(chan struct{}, 1), gone: make(chan struct{}, 1), registry: edge.NewRegistry()}
 	var err error
 	n.disk, err = openDisk(cfg, store.Options{
 		Logger:    deps.Logger,

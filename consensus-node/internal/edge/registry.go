@@ -157,8 +157,13 @@ func (s *Server) topology() (*consensusv1.Topology, error) {
 	raft := s.cfg.Raft.Status()
 	topology := &consensusv1.Topology{
 		ClusterId: s.cfg.ClusterID, MemberId: s.cfg.MemberID, Leader: raft.Leader, Term: raft.Term,
-		Services: s.cfg.Registry.list(), View: view.Leases.Cluster(), MembersVersion: view.Members.Changes(),
+		Services: s.cfg.Registry.list(), View: view.Leases.Cluster(),
 	}
+	// A node that is not in its list has just joined, and its list is one of long ago; or it was removed.
+	if _, ok := view.Members.Get(s.cfg.MemberID); !ok {
+		return topology, nil
+	}
+	topology.MembersVersion = view.Members.Changes()
 	for _, m := range view.Members.Members() {
 		topology.Members = append(topology.Members, &consensusv1.Member{
 			Id: m.ID, Name: m.Name, PeerUrls: m.PeerURLs, ClientUrls: m.ClientURLs, Learner: m.Learner,

@@ -46,6 +46,7 @@ type Runner struct {
 	wg     sync.WaitGroup
 
 	mu       sync.Mutex
+	tiers    [][]Process // of the layout, and those added since
 	procs    map[string]*proc
 	stopping bool
 	stopped  chan struct{}
@@ -82,6 +83,7 @@ func New(layout Layout, options Options) *Runner {
 		procs: make(map[string]*proc), stopped: make(chan struct{}),
 	}
 	for _, tier := range layout.Tiers {
+		r.tiers = append(r.tiers, slices.Clone(tier))
 		for _, p := range tier {
 			r.procs[p.Name] = &proc{Process: p}
 		}
@@ -124,7 +126,7 @@ func (r *Runner) startTier(ctx context.Context, tier []Process) error {
 		}
 	}
 	for _, p := range tier {
-		if err := r.waitReady(ctx, r.procs[p.Name]); err != nil {
+		if err := r.waitReady(ctx, r.find(p.Name)); err != nil {
 			return err
 		}
 	}
@@ -137,7 +139,7 @@ func (r *Runner) startOne(name string) (*run, error) {
 		run *run
 		err error
 	}
-	p := r.procs[name]
+	p := r.find(name)
 	answer := make(chan result, 1)
 	start := func() {
 		r.mu.Lock()
@@ -184,8 +186,8 @@ func (r *Runner) ended(p *proc, l *run) {
 // and returns its new pid once it is ready. A process that was started but is not
 // ready before ctx is done goes on running; the error says so.
 func (r *Runner) StartAgain(ctx context.Context, name string) (int, error) {
-	p, ok := r.procs[name]
-	if !ok {
+	p := r.find(name)
+	if p == nil {
 		return 0, fmt.Errorf("%w: %q", ErrUnknown, name)
 	}
 	p.starting.Lock()
@@ -204,8 +206,8 @@ func (r *Runner) StartAgain(ctx context.Context, name string) (int, error) {
 // has ended, so that StartAgain may follow; after any other at once. The end of a
 // process by a signal from here is reported like any other.
 func (r *Runner) Kill(ctx context.Context, name string, signal os.Signal) error {
-	p, ok := r.procs[name]
-	if !ok {
+	p := r.find(name)
+	if p == nil {
 		return fmt.Errorf("%w: %q", ErrUnknown, name)
 	}
 	life := r.latest(p)
@@ -224,8 +226,8 @@ func (r *Runner) Kill(ctx context.Context, name string, signal os.Signal) error 
 // Wait returns when the latest life of the process has ended; at once if it has
 // none.
 func (r *Runner) Wait(ctx context.Context, name string) error {
-	p, ok := r.procs[name]
-	if !ok {
+	p := r.find(name)
+	if p == nil {
 		return fmt.Errorf("%w: %q", ErrUnknown, name)
 	}
 	life := r.latest(p)
@@ -243,10 +245,10 @@ func (r *Runner) Wait(ctx context.Context, name string) error {
 // Processes says what each process does, in the order of the layout.
 func (r *Runner) Processes() []Status {
 	var out []Status
-	for _, tier := range r.layout.Tiers {
+	for _, tier := range r.all() {
 		for _, p := range tier {
 			s := Status{Name: p.Name, Metrics: p.Metrics}
-			if life := r.latest(r.procs[p.Name]); life != nil {
+			if life := r.latest(r.find(p.Name)); life != nil {
 				s.PID, s.Running = life.pid, life.running()
 			}
 			out = append(out, s)
@@ -269,7 +271,7 @@ func (r *Runner) Stop(ctx context.Context) error {
 		return nil
 	}
 	var errs []error
-	for _, tier := range slices.Backward(r.layout.Tiers) {
+	for _, tier := range slices.Backward(r.all()) {
 		errs = append(errs, r.stopTier(ctx, tier))
 	}
 	r.cancel()
@@ -284,7 +286,7 @@ func (r *Runner) stopTier(ctx context.Context, tier []Process) error {
 	lives := make([]*run, len(tier))
 	var wg sync.WaitGroup
 	for i, p := range tier {
-		if life := r.latest(r.procs[p.Name]); life.running() {
+		if life := r.latest(r.find(p.Name)); life.running() {
 			lives[i] = life
 			wg.Go(func() { life.end(ctx.Done()) })
 		}

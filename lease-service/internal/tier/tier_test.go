@@ -80,6 +80,8 @@ func TestMembersAreReplaced(t *testing.T) {
 		told.MemberId, told.MembersVersion = me, version
 		require.NoError(t, tier.heard(at, told))
 	}
+	said("a:1", 1, 0, topology(1, 0))
+	require.Equal(t, []string{"a:1", "b:1"}, tier.addresses, "a node that has not begun knows no members")
 	said("a:1", 1, 4, topology(2, 1, "a", "b", "c", "d"))
 	said("c:1", 3, 4, topology(2, 1, "a", "b", "c", "d"))
 	require.Equal(t, []string{"a:1", "b:1", "c:1", "d:1"}, tier.addresses)

@@ -280,7 +280,7 @@ func (f *Follower) publish() {
 			s.Leader = f.reach(m)
 		}
 	}
-	if len(f.joined) == 0 { // the list may be out of date
+	if f.members == nil || len(f.joined) == 0 { // nothing else is known, or what is may be out of date
 		for _, endpoint := range f.config.Endpoints {
 			add(endpoint)
 		}

@@ -27,6 +27,8 @@ func TestMembersAreReplaced(t *testing.T) {
 		return state.Nodes
 	}
 	require.Equal(t, []string{"b:1", "a:1"}, nodes())
+	require.NoError(t, f.heard("a:1", told(1, 0, 1, 0)))
+	require.Equal(t, []string{"b:1", "a:1"}, nodes(), "a node that has not begun knows no members")
 	require.NoError(t, f.heard("a:1", told(1, 1, 2, 2, "a", "b")))
 	require.NoError(t, f.heard("b:1", told(2, 1, 2, 3, "a", "b", "c")))
 	require.Equal(t, []string{"b:1", "a:1", "c:1"}, nodes(), "configured ones first")
