@@ -27,15 +27,21 @@ const exitRemoved = 3
 // healthyWithin bounds the wait until members have been connected for the 5 s that changes of the member list ask for.
 const healthyWithin = 30 * time.Second
 
-// whenHealthy asks for a change of the member list, again for as long as the cluster is said to be unhealthy.
-func whenHealthy(t *testing.T, change func(context.Context) error) {
+// answered asks for a change of the member list until it is answered, and gives the error of the answer. At first no member has been connected
+// for long; and etcd lets a change wait in vain that comes too early after another, or after an election.
+func answered(t *testing.T, change func(context.Context) error) error {
 	t.Helper()
+	const patience = 2 * time.Second
 	var err error
 	require.Eventually(t, func() bool {
-		err = change(bounded(t))
-		return !errors.Is(err, rpctypes.ErrUnhealthy)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		err = change(ctx)
+		code := status.Code(err)
+		return ctx.Err() == nil && code != codes.Unavailable && code != codes.DeadlineExceeded &&
+			!errors.Is(err, rpctypes.ErrUnhealthy) && !errors.Is(err, context.DeadlineExceeded)
 	}, healthyWithin, 100*time.Millisecond)
-	require.NoError(t, err)
+	return err
 }
 
 // add adds a member, which is reserved and not started.
@@ -43,14 +49,14 @@ func add(t *testing.T, c *framework.Cluster, client *clientv3.Client, name strin
 	t.Helper()
 	urls := []string{c.Reserve(t, name)}
 	var added *clientv3.MemberAddResponse
-	whenHealthy(t, func(ctx context.Context) (err error) {
+	require.NoError(t, answered(t, func(ctx context.Context) (err error) {
 		if learner {
 			added, err = client.MemberAddAsLearner(ctx, urls)
 		} else {
 			added, err = client.MemberAdd(ctx, urls)
 		}
 		return err
-	})
+	}))
 	require.Equal(t, urls, added.Member.PeerURLs)
 	require.Equal(t, learner, added.Member.IsLearner)
 	require.Empty(t, added.Member.Name)
@@ -86,7 +92,9 @@ func remove(t *testing.T, client *clientv3.Client, id uint64) {
 	t.Helper()
 	open := false
 	require.Eventually(t, func() bool {
-		r, err := client.MemberRemove(bounded(t), id)
+		ctx, cancel := context.WithTimeout(t.Context(), timeout/4)
+		defer cancel()
+		r, err := client.MemberRemove(ctx, id)
 		switch {
 		case err == nil:
 			require.False(t, slices.ContainsFunc(r.Members, func(m *pb.Member) bool { return m.ID == id }))
@@ -126,19 +134,22 @@ func membersComeAndGo(t *testing.T, s *system) {
 	// A learner: it is promoted only when it has caught up, and there is one at a time.
 	learner := add(t, s.Cluster, s.client, "s4", true).Member.ID
 	require.Regexp(t, fmt.Sprintf(`(?m)^%x, unstarted, , %s, , true$`, learner, s.PeerURL("s4")), ctl(t, s, "member", "list"))
-	_, err := s.client.MemberAddAsLearner(bounded(t), []string{"http://127.0.0.1:1"})
-	require.ErrorIs(t, err, rpctypes.ErrTooManyLearners)
-	_, err = s.client.MemberPromote(bounded(t), learner)
-	require.ErrorIs(t, err, rpctypes.ErrMemberLearnerNotReady)
-	_, err = s.client.MoveLeader(bounded(t), learner)
+	update := func(urls ...string) error {
+		return answered(t, func(ctx context.Context) error { _, err := s.client.MemberUpdate(ctx, learner, urls); return err })
+	}
+	promote := func(ctx context.Context) error { _, err := s.client.MemberPromote(ctx, learner); return err }
+	require.ErrorIs(t, answered(t, func(ctx context.Context) error {
+		_, err := s.client.MemberAddAsLearner(ctx, []string{"http://127.0.0.1:1"})
+		return err
+	}), rpctypes.ErrTooManyLearners)
+	require.ErrorIs(t, answered(t, promote), rpctypes.ErrMemberLearnerNotReady)
+	_, err := s.client.MoveLeader(bounded(t), learner)
 	require.ErrorContains(t, err, "etcdserver:") // not the leader, or a learner
-	_, err = s.client.MemberUpdate(bounded(t), learner, []string{s.PeerURL("s4"), "http://127.0.0.1:2"})
-	require.NoError(t, err)
+	require.NoError(t, update(s.PeerURL("s4"), "http://127.0.0.1:2"))
 	list := listMembers(t, s)
 	require.True(t, list[learner].IsLearner, "an update neither promotes nor forgets a learner")
 	require.Equal(t, []string{s.PeerURL("s4"), "http://127.0.0.1:2"}, list[learner].PeerURLs)
-	_, err = s.client.MemberUpdate(bounded(t), learner, []string{s.PeerURL("s4")})
-	require.NoError(t, err)
+	require.NoError(t, update(s.PeerURL("s4")))
 	s.Join(t, "s4", listed(listMembers(t, s)))
 	require.Eventually(t, func() bool { return listMembers(t, s)[learner].Name == "s4" }, healthyWithin, 50*time.Millisecond)
 	learnerServes(t, s, "s4")
@@ -146,8 +157,7 @@ func membersComeAndGo(t *testing.T, s *system) {
 		out, _, err := s.Etcdctl(t, "member", "promote", fmt.Sprintf("%x", learner))
 		return err == nil && strings.HasPrefix(out, fmt.Sprintf("Member %x promoted in cluster ", learner))
 	}, healthyWithin, 100*time.Millisecond)
-	_, err = s.client.MemberPromote(bounded(t), learner)
-	require.ErrorIs(t, err, rpctypes.ErrMemberNotLearner)
+	require.ErrorIs(t, answered(t, promote), rpctypes.ErrMemberNotLearner)
 	load.flows()
 
 	// The leader goes, and the others go on.
@@ -159,20 +169,16 @@ func membersComeAndGo(t *testing.T, s *system) {
 		require.Contains(t, s.Output(t), fmt.Sprintf("%s | holdfast: members: member %x was removed from the cluster: remove its data directory ", leader, gone))
 		require.Equal(t, exitRemoved, s.ExitCodeOf(t, leader), "again with the same data")
 	}
-	_, err = s.client.MemberRemove(bounded(t), gone)
-	require.ErrorIs(t, err, rpctypes.ErrMemberNotFound)
+	require.ErrorIs(t, answered(t, func(ctx context.Context) error { _, err := s.client.MemberRemove(ctx, gone); return err }), rpctypes.ErrMemberNotFound)
 	load.flows()
 
 	// A voter comes, in the words of etcdctl.
 	url := s.Reserve(t, "s5")
 	var out string
-	whenHealthy(t, func(context.Context) error {
-		var errs string
-		if out, errs, err = s.Etcdctl(t, "member", "add", "s5", "--peer-urls="+url); err != nil && strings.Contains(errs, "unhealthy cluster") {
-			return rpctypes.ErrUnhealthy
-		}
-		return err
-	})
+	require.Eventually(t, func() bool {
+		out, _, err = s.Etcdctl(t, "member", "add", "s5", "--peer-urls="+url)
+		return err == nil
+	}, healthyWithin, 100*time.Millisecond)
 	require.Regexp(t, `^Member [0-9a-f]+ added to cluster [0-9a-f]+\n\nETCD_NAME="s5"\nETCD_INITIAL_CLUSTER="[^"]*s5=`+url+`[^"]*"\n`+
 		`ETCD_INITIAL_ADVERTISE_PEER_URLS="`+url+`"\nETCD_INITIAL_CLUSTER_STATE="existing"\n$`, out)
 	s.Join(t, "s5", listed(listMembers(t, s)))
@@ -205,21 +211,16 @@ func badMemberRequests(t *testing.T, s *system) {
 	cluster, maintenance := pb.NewClusterClient(conn), pb.NewMaintenanceClient(conn)
 	taken := s.PeerURL("s3")
 	self := memberID(t, s.client, "s1")
-	short := func() context.Context {
-		ctx, cancel := context.WithTimeout(t.Context(), timeout/4)
-		t.Cleanup(cancel)
-		return ctx
-	}
-	adding := func(urls ...string) func() error {
-		return func() error {
-			_, err := cluster.MemberAdd(short(), &pb.MemberAddRequest{PeerURLs: urls})
+	adding := func(urls ...string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := cluster.MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: urls})
 			return err
 		}
 	}
 	for _, c := range []struct {
 		name string
 		want error
-		call func() error
+		call func(context.Context) error
 	}{
 		{"no URL", rpctypes.ErrGRPCMemberBadURLs, adding()},
 		{"no scheme", rpctypes.ErrGRPCMemberBadURLs, adding("127.0.0.1:1")},
@@ -228,34 +229,28 @@ func badMemberRequests(t *testing.T, s *system) {
 		{"a path", rpctypes.ErrGRPCMemberBadURLs, adding("http://127.0.0.1:1/x")},
 		{"one of two is bad", rpctypes.ErrGRPCMemberBadURLs, adding("http://127.0.0.1:1", "x")},
 		{"taken", rpctypes.ErrGRPCPeerURLExist, adding("http://127.0.0.1:1", taken)},
-		{"unknown to remove", rpctypes.ErrGRPCMemberNotFound, func() error {
-			_, err := cluster.MemberRemove(short(), &pb.MemberRemoveRequest{ID: 404})
+		{"unknown to remove", rpctypes.ErrGRPCMemberNotFound, func(ctx context.Context) error {
+			_, err := cluster.MemberRemove(ctx, &pb.MemberRemoveRequest{ID: 404})
 			return err
 		}},
-		{"unknown to promote", rpctypes.ErrGRPCMemberNotFound, func() error {
-			_, err := cluster.MemberPromote(short(), &pb.MemberPromoteRequest{ID: 404})
+		{"unknown to promote", rpctypes.ErrGRPCMemberNotFound, func(ctx context.Context) error {
+			_, err := cluster.MemberPromote(ctx, &pb.MemberPromoteRequest{ID: 404})
 			return err
 		}},
-		{"a voter to promote", rpctypes.ErrGRPCMemberNotLearner, func() error {
-			_, err := cluster.MemberPromote(short(), &pb.MemberPromoteRequest{ID: self})
+		{"a voter to promote", rpctypes.ErrGRPCMemberNotLearner, func(ctx context.Context) error {
+			_, err := cluster.MemberPromote(ctx, &pb.MemberPromoteRequest{ID: self})
 			return err
 		}},
-		{"unknown to update", rpctypes.ErrGRPCMemberNotFound, func() error {
-			_, err := cluster.MemberUpdate(short(), &pb.MemberUpdateRequest{ID: 404, PeerURLs: []string{"http://127.0.0.1:1"}})
+		{"unknown to update", rpctypes.ErrGRPCMemberNotFound, func(ctx context.Context) error {
+			_, err := cluster.MemberUpdate(ctx, &pb.MemberUpdateRequest{ID: 404, PeerURLs: []string{"http://127.0.0.1:1"}})
 			return err
 		}},
-		{"another's URL", rpctypes.ErrGRPCPeerURLExist, func() error {
-			_, err := cluster.MemberUpdate(short(), &pb.MemberUpdateRequest{ID: self, PeerURLs: []string{taken}})
+		{"another's URL", rpctypes.ErrGRPCPeerURLExist, func(ctx context.Context) error {
+			_, err := cluster.MemberUpdate(ctx, &pb.MemberUpdateRequest{ID: self, PeerURLs: []string{taken}})
 			return err
 		}},
 	} {
-		var err error
-		require.Eventually(t, func() bool {
-			err = c.call()
-			// At first no member has been connected for long, and etcd lets a change wait in vain that comes too early after another.
-			return status.Code(err) != codes.Unavailable && status.Code(err) != codes.DeadlineExceeded
-		}, healthyWithin, 100*time.Millisecond)
-		require.EqualError(t, err, c.want.Error(), c.name)
+		require.EqualError(t, answered(t, c.call), c.want.Error(), c.name)
 	}
 	leader := s.ClientAt(t, s.ClientURL(leaderName(t, s)))
 	_, err := leader.MoveLeader(bounded(t), 404)
