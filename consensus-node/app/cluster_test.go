@@ -54,10 +54,11 @@ func newCluster(t *testing.T, args ...string) []*member3 {
 	members := make([]*member3, 3)
 	for i, listener := range listeners {
 		url := "http://" + listener.Addr().String()
-		m := &member3{t: t, address: listener.Addr().String(), cfg: testConfig(t, t.TempDir(), append([]string{
-			fmt.Sprintf("--name=n%d", i+1),
-			"--initial-cluster=" + strings.Join(cluster, ","), "--initial-advertise-peer-urls=" + url, "--listen-peer-urls=" + url,
-		}, args...)...)}
+		flags := append([]string{
+			fmt.Sprintf("--name=n%d", i+1), "--initial-cluster=" + strings.Join(cluster, ","),
+			"--initial-advertise-peer-urls=" + url, "--listen-peer-urls=" + url,
+		}, args...)
+		m := &member3{t: t, address: listener.Addr().String(), cfg: testConfig(t, t.TempDir(), flags...)}
 		members[i] = m
 		m.start(listener)
 		t.Cleanup(func() { require.NoError(t, m.stop()) })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -224,7 +225,7 @@ func TestAMemberThatWasAwayFindsTheNewOnes(t *testing.T) {
 	require.NoError(t, away.stop())
 	now := originals
 	for i := range 2 {
-		added, _ := joiner(t, append(now[:len(now):len(now)], away), fmt.Sprintf("new%d", i), false)
+		added, _ := joiner(t, append(slices.Clip(now), away), fmt.Sprintf("new%d", i), false)
 		added.cfg.StrictReconfig = false
 		added.join()
 		now = append(now, added)

@@ -51,7 +51,7 @@ func newTraffic(t *testing.T, client *clientv3.Client, name string) *traffic {
 	events := client.Watch(ctx, tr.prefix, clientv3.WithPrefix(), clientv3.WithRev(put.Header.Revision))
 	tr.wg.Go(func() { tr.watch(ctx, events) })
 	tr.wg.Go(func() {
-		for range kept { //nolint:revive // to its end
+		for range kept {
 		}
 		tr.fail(ctx, fmt.Errorf("the lease is kept alive no more"))
 	})

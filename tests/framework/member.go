@@ -2,7 +2,6 @@ package framework
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -152,7 +151,7 @@ func (c *Cluster) ExitCodeOf(tb testing.TB, name string) int {
 	ctx, cancel := context.WithTimeout(tb.Context(), startTimeout)
 	defer cancel()
 	if _, err := c.run.StartAgain(ctx, name); err == nil {
-		tb.Log(fmt.Sprintf("%s was ready for a moment", name))
+		tb.Logf("%s was ready for a moment", name)
 	}
 	return c.ExitCode(tb, name)
 }
