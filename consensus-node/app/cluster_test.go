@@ -46,6 +46,12 @@ type member3 struct {
 // newCluster starts three nodes on free ports.
 func newCluster(t *testing.T, args ...string) []*member3 {
 	t.Helper()
+	return newClusterWith(t, func(*Config) {}, args...)
+}
+
+// newClusterWith starts three nodes whose configuration was changed first.
+func newClusterWith(t *testing.T, set func(*Config), args ...string) []*member3 {
+	t.Helper()
 	listeners, cluster := make([]net.Listener, 3), make([]string, 3)
 	for i := range listeners {
 		listeners[i] = listen(t, "127.0.0.1:0")
@@ -60,6 +66,7 @@ func newCluster(t *testing.T, args ...string) []*member3 {
 		}, args...)
 		m := &member3{t: t, address: listener.Addr().String(), cfg: testConfig(t, t.TempDir(), flags...)}
 		members[i] = m
+		set(m.cfg)
 		m.start(listener)
 		t.Cleanup(func() { require.NoError(t, m.stop()) })
 	}

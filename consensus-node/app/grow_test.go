@@ -63,6 +63,9 @@ func newcomer(t *testing.T, members []*member3, name string) *member3 {
 	}
 	m := &member3{t: t, address: listener.Addr().String(), cfg: testConfig(t, t.TempDir(), "--name="+name, "--initial-cluster-state=existing",
 		"--initial-cluster="+strings.Join(cluster, ","), "--initial-advertise-peer-urls="+url, "--listen-peer-urls="+url)}
+	if len(members) > 0 {
+		m.cfg.ElectionMs = members[0].cfg.ElectionMs
+	}
 	require.NoError(t, listener.Close())
 	t.Cleanup(func() { require.NoError(t, m.stop()) })
 	return m
@@ -132,7 +135,7 @@ func (n *Node) raftPeers(t *testing.T) map[uint64]bool {
 // ends with the code for that, and does not come back. All that were written stays.
 func TestMembersComeAndGo(t *testing.T) {
 	t.Parallel()
-	members := newCluster(t)
+	members := newCluster(t, "--election-timeout=2000") // long enough for leadership to be handed over on a busy machine
 	for i := range 20 {
 		put(t, members, fmt.Sprintf("before-%d", i))
 	}
