@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/tracker"
@@ -49,23 +50,45 @@ func (n *Node) startTransfer(t *transfer, to uint64) {
 
 // HandOver gives leadership to the active voter whose log is longest, if this node leads and there is one. It is for the time before Run is
 // ended, so that the others need no election timeout. It returns nil if there is nothing to hand over.
+//
+// Once per election timeout raft counts who was heard of and begins anew: for a heartbeat nobody is active. So it looks a few times.
 func (n *Node) HandOver(ctx context.Context) error {
-	var to uint64
-	err := n.do(ctx, func() {
-		if n.raw.BasicStatus().RaftState != raft.StateLeader {
-			return
+	const looks = 4
+	for look := 1; ; look++ {
+		to, others := uint64(0), false
+		err := n.do(ctx, func() { to, others = n.successor() })
+		switch {
+		case err != nil:
+			return err
+		case to != 0:
+			return n.TransferLeader(ctx, to)
+		case !others || look == looks:
+			return nil
 		}
-		match := uint64(0)
-		for id, p := range n.peers() {
-			if id != n.cfg.ID && p.Active && !p.Learner && p.State == tracker.StateReplicate && p.Match > match {
-				to, match = id, p.Match
-			}
+		select {
+		case <-time.After(n.cfg.Tick):
+		case <-ctx.Done():
+			return ctx.Err()
 		}
-	})
-	if err != nil || to == 0 {
-		return err
 	}
-	return n.TransferLeader(ctx, to)
+}
+
+// successor is the active voter whose log is longest, or 0; others tells whether there is any that may become one. A node that does not lead has none.
+func (n *Node) successor() (to uint64, others bool) {
+	if n.raw.BasicStatus().RaftState != raft.StateLeader {
+		return 0, false
+	}
+	match := uint64(0)
+	for id, p := range n.peers() {
+		if id == n.cfg.ID || p.Learner || p.State != tracker.StateReplicate {
+			continue
+		}
+		others = true
+		if p.Active && p.Match > match {
+			to, match = id, p.Match
+		}
+	}
+	return to, others
 }
 
 // tickTransfers ends the transfers whose outcome is known: raft gives one up after an election timeout.
