@@ -1,0 +1,225 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"go.etcd.io/raft/v3"
+
+	"github.com/holdfastdb/holdfast/consensus-node/internal/member"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/vfs/faultfs"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/wal"
+	journalv1 "github.com/holdfastdb/holdfast/proto/holdfast/journal/v1"
+)
+
+// votersMax bounds the cluster.
+const votersMax = 5
+
+// fault does one of the faults that may come.
+func (w *world) fault() {
+	f := &w.faults
+	choices := [...]struct {
+		weight int
+		do     func()
+	}{
+		{f.Partition, func() { w.net.partition(false) }},
+		{f.OneWay, func() { w.net.partition(true) }},
+		{f.Heal, w.net.heal},
+		{f.Pause, w.pause},
+		{f.Skew, func() { w.anyMember().tick = tickMoments/2 + w.rng.Uint64N(2*tickMoments) }},
+		{f.Kill, func() { w.doom(false) }},
+		{f.PowerCut, func() { w.doom(true) }},
+		{f.Cut, func() { w.anyMember().fs.CutAfter(w.rng.IntN(40)) }},
+		{f.All, w.cutAll},
+		{f.SyncFail, func() { w.failDisk(faultfs.KindSync, faultfs.KindSyncDir) }},
+		{f.WriteFail, func() { w.failDisk(faultfs.KindWrite, faultfs.KindRename, faultfs.KindCreate) }},
+		{f.Full, w.fill},
+		{f.StoreFail, w.failStore},
+		{f.Flip, w.flip},
+		{f.Transfer, w.transfer},
+		{f.Members, w.changeMembers},
+		{f.Stop, w.stop},
+	}
+	total := 0
+	for _, c := range choices {
+		total += c.weight
+	}
+	k := w.rng.IntN(total)
+	for i, c := range choices {
+		if k -= c.weight; k < 0 {
+			w.noteOf(0, evFault, uint64(i), 0, 0)
+			c.do()
+			return
+		}
+	}
+}
+
+func (w *world) anyMember() *machine { return w.members[w.rng.IntN(len(w.members))] }
+
+func (w *world) pause() {
+	m := w.anyMember()
+	m.pausedUntil = w.now + w.rng.Uint64N(uint64(3*w.faults.ElectionTicks)*tickMoments)
+}
+
+// doom ends a process at once or at one of the next crash points.
+func (w *world) doom(power bool) {
+	m := w.anyMember()
+	if !m.up {
+		return
+	}
+	if w.rng.IntN(3) == 0 {
+		m.crash(power)
+		return
+	}
+	m.doomed, m.doomPower, m.doomIn = true, power, w.rng.IntN(12)
+}
+
+func (w *world) cutAll() {
+	for _, m := range w.members {
+		m.crash(true)
+		m.restartAt = w.now + 1 + w.rng.Uint64N(2*tickMoments)
+	}
+}
+
+// failDisk makes one kind of call fail once, after some.
+func (w *world) failDisk(kinds ...faultfs.Kind) {
+	m := w.anyMember()
+	kind, left := kinds[w.rng.IntN(len(kinds))], w.rng.IntN(20)
+	m.faulty = true
+	m.fs.SetFault(func(op faultfs.Op) faultfs.Fault {
+		if op.Kind != kind {
+			return faultfs.Fault{}
+		}
+		if left--; left >= 0 {
+			return faultfs.Fault{}
+		}
+		return faultfs.Fault{Err: faultfs.ErrFault, Short: w.rng.Int64N(op.Size + 1)}
+	})
+}
+
+// fill leaves little room on a disk.
+func (w *world) fill() {
+	m := w.anyMember()
+	m.faulty = true
+	m.fs.SetCapacity(w.faults.SegmentBytes * int64(1+w.rng.IntN(4)))
+}
+
+func (w *world) failStore() {
+	m := w.anyMember()
+	m.crash(false) // a commit that fails ends the process, and its batches are gone
+}
+
+// flip turns a bit over in a log at rest. The log must say that it is damaged, or be what it was. Then the bit is turned back, as if the
+// operator had put the file back.
+func (w *world) flip() {
+	m := w.anyMember()
+	if m.up || !m.born || m.faulty {
+		return
+	}
+	m.fs.CutAfter(-1)
+	options := wal.Options{SegmentBytes: w.faults.SegmentBytes, Salt: w.rng.Uint64}
+	before, err := m.readLog(options)
+	if err != nil {
+		w.fail("%v: its log cannot be read before a bit is flipped: %v", m, err)
+	}
+	var names []string
+	all, err := m.fs.List(logDir)
+	if err != nil {
+		w.fail("%v: %v", m, err)
+	}
+	for _, name := range all {
+		if strings.HasSuffix(name, ".log") {
+			names = append(names, filepath.Join(logDir, name))
+		}
+	}
+	name := names[w.rng.IntN(len(names))]
+	content := m.fs.Content(name)
+	off, bit := w.rng.Int64N(int64(len(content))), uint(w.rng.IntN(8))
+	if err := m.fs.Flip(name, off, bit); err != nil {
+		w.fail("%v: %v", m, err)
+	}
+	after, err := m.readLog(options)
+	if _, damaged := errors.AsType[*wal.DamageError](err); err != nil && !damaged || err == nil && after != before {
+		w.fail("%v: a flipped bit at %s:%d gives (%v)\n%s\ninstead of\n%s", m, name, off, err, after, before)
+	}
+	if now := m.fs.Content(name); int64(len(now)) > off && now[off] == content[off]^1<<bit {
+		if err := m.fs.Flip(name, off, bit); err != nil {
+			w.fail("%v: %v", m, err)
+		}
+	}
+}
+
+// readLog says what the log at rest holds, and confirms it.
+func (m *machine) readLog(options wal.Options) (string, error) {
+	log, s, err := wal.Open(m.fs, logDir, options)
+	if err != nil {
+		return "", err
+	}
+	h := uint64(0)
+	for _, e := range s.Entries {
+		h = sum(mix(mix(h, e.GetIndex()), e.GetTerm()), e.GetData())
+	}
+	return fmt.Sprint(s.Snapshot.Index, s.Snapshot.Term, s.HardState, len(s.Entries), h), log.Close()
+}
+
+func (w *world) leader() *machine {
+	var leader *machine
+	for _, m := range w.members {
+		if m.up && m.raft.Status().State == raft.StateLeader && (leader == nil || m.raft.Status().Term > leader.raft.Status().Term) {
+			leader = m
+		}
+	}
+	return leader
+}
+
+func (w *world) transfer() {
+	if m := w.leader(); m != nil {
+		if _, err := m.stepper.TransferLeader(w.anyMember().id); err != nil {
+			m.ended(err)
+		}
+	}
+}
+
+func (w *world) stop() {
+	if m := w.anyMember(); m.up {
+		m.stop()
+	}
+}
+
+// changeMembers proposes a membership change where the leader is thought to be.
+func (w *world) changeMembers() {
+	m := w.leader()
+	if m == nil {
+		return
+	}
+	members := w.check.oracle.View().Members.Members()
+	voters, learner := 0, uint64(0)
+	for _, mb := range members {
+		if mb.Learner {
+			learner = mb.ID
+		} else {
+			voters++
+		}
+	}
+	var kind member.Kind
+	mc := &journalv1.MemberContext{Id: 1<<63 | w.rng.Uint64()>>1}
+	switch {
+	case learner != 0 && w.rng.IntN(4) > 0:
+		kind, mc.MemberId = member.Promote, learner
+	case voters > 1 && (voters >= votersMax || w.rng.IntN(2) == 0):
+		kind, mc.MemberId = member.Remove, members[w.rng.IntN(len(members))].ID
+	default:
+		kind, mc.MemberId, mc.Learner = member.Add, w.nextID+1, w.rng.IntN(3) > 0
+		mc.PeerUrls = []string{fmt.Sprint("http://m", mc.MemberId)}
+	}
+	w.noteOf(m.id, evMember, uint64(kind), mc.MemberId, 0)
+	cc, err := member.ConfChange(kind, mc)
+	if err != nil {
+		w.fail("%v", err)
+	}
+	if _, err := m.stepper.ProposeConfChange(cc); err != nil {
+		m.ended(err)
+	}
+}

@@ -1,0 +1,127 @@
+package sim
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+)
+
+var (
+	seedFlag     = flag.Uint64("seed", 0, "the first seed; 0 takes HOLDFAST_SEED, else a random one")
+	seedsFlag    = flag.Int("seeds", 300, "how many seeds to run")
+	durationFlag = flag.Duration("duration", 0, "run seeds for so long, however many they are")
+	eventsFlag   = flag.String("events", "", "a file for the whole trace of the last seed")
+	ticksFlag    = flag.Int("ticks", 60, "ticks of each run until it is healed")
+)
+
+// healTicksMax bounds how long a healed cluster may take to be as it should, in election timeouts.
+const healTimeoutsMax = 40
+
+// report is what became of one run.
+type report struct {
+	digest, events, steps uint64
+	entries, operations   uint64
+	failure               string
+	tail                  string
+	members               int
+}
+
+// simulate is one run of a seed.
+func simulate(seed uint64, mutation mutation, ticks int, openDB func(*machine) database) (r report) {
+	defer randomness(seed, mutation == reusedReadIDs)()
+	w := &world{}
+	if *eventsFlag != "" {
+		f, err := os.Create(*eventsFlag)
+		if err != nil {
+			panic(err)
+		}
+		defer f.Close()
+		out := bufio.NewWriter(f)
+		defer out.Flush()
+		w.trace.all = out
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			v, ok := p.(violation)
+			if !ok {
+				v.text = fmt.Sprint("panic: ", p)
+				if mutation == none {
+					fmt.Println("seed", seed, "\n", w.trace.String())
+					panic(p)
+				}
+			}
+			r.failure = v.text
+		}
+		r.digest, r.events, r.steps, r.operations = w.trace.digest, w.trace.count, w.steps, w.operations
+		r.entries, r.tail, r.members = w.check.last(), w.trace.String(), len(w.members)
+	}()
+	w.init(seed, randomFaults(rand.New(rand.NewPCG(seed, 1))), mutation, openDB)
+	w.run(uint64(ticks)*tickMoments, func() bool { return false })
+	w.heal()
+	deadline := w.now + healTimeoutsMax*uint64(w.faults.ElectionTicks)*tickMoments
+	w.run(deadline, w.live)
+	if !w.live() {
+		w.fail("the healed cluster does not recover within %d election timeouts", healTimeoutsMax)
+	}
+	w.check.agree()
+	return r
+}
+
+func inMemory(m *machine) database {
+	db := newMemory(func() {
+		if m.node != nil {
+			m.node.Refresh()
+		}
+	})
+	db.torn = m.w.mutation == tornIndex
+	return db
+}
+
+// firstSeed is where a test begins to count seeds.
+func firstSeed(t *testing.T) uint64 {
+	t.Helper()
+	seed := *seedFlag
+	if seed == 0 {
+		seed, _ = strconv.ParseUint(os.Getenv("HOLDFAST_SEED"), 10, 64)
+	}
+	if seed == 0 {
+		seed = rand.Uint64() >> 16
+	}
+	return seed
+}
+
+// TestSimulation runs many clusters, each from one seed.
+func TestSimulation(t *testing.T) {
+	seed, start := firstSeed(t), time.Now()
+	var entries, operations, steps uint64
+	n := 0
+	for ; *durationFlag > 0 && time.Since(start) < *durationFlag || *durationFlag == 0 && n < *seedsFlag; n++ {
+		r := simulate(seed+uint64(n), none, *ticksFlag, inMemory)
+		if r.failure != "" {
+			t.Fatalf("%s\n%s%s\nrun it again with -seed %d -seeds 1", r.failure, r.tail, r.failure, seed+uint64(n))
+		}
+		entries, operations, steps = entries+r.entries, operations+r.operations, steps+r.steps
+	}
+	t.Logf("%d seeds from %d in %v: %d steps, %d operations, %d entries", n, seed, time.Since(start).Round(time.Millisecond), steps, operations, entries)
+}
+
+// TestSameSeedSameRun: a seed says all.
+func TestSameSeedSameRun(t *testing.T) {
+	seed := firstSeed(t)
+	seen := map[uint64]bool{}
+	for s := seed; s < seed+10; s++ {
+		first, again := simulate(s, none, *ticksFlag, inMemory), simulate(s, none, *ticksFlag, inMemory)
+		if first.digest != again.digest || first.events != again.events {
+			t.Fatalf("seed %d gives two runs: %d events with digest %x, %d with %x", s, first.events, first.digest, again.events, again.digest)
+		}
+		seen[first.digest] = true
+	}
+	if len(seen) != 10 {
+		t.Fatalf("10 seeds give %d runs", len(seen))
+	}
+}
