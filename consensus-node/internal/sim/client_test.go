@@ -88,7 +88,7 @@ func (c *client) target() *machine {
 		}
 	}
 	switch {
-	case len(leaders) > 0 && w.rng.IntN(5) > 0:
+	case len(leaders) > 0 && w.rng.Float64() >= w.faults.Anywhere:
 		return leaders[w.rng.IntN(len(leaders))]
 	case len(up) > 0:
 		return up[w.rng.IntN(len(up))]

@@ -16,6 +16,8 @@ type Faults struct {
 	// Kill ends one process, PowerCut one machine, at once or at a later crash point; Cut cuts the power in the middle of a call to the
 	// file system; All are power cuts of all machines.
 	Kill, PowerCut, Cut, All int
+	// DownMax bounds how long a machine is down.
+	DownMax uint64
 	// SyncFail and WriteFail make calls of the log's disk fail, Full fills it up, StoreFail makes a commit of the database fail, Flip
 	// turns a bit over in a log at rest.
 	SyncFail, WriteFail, Full, StoreFail, Flip int
@@ -29,8 +31,9 @@ type Faults struct {
 	SnapshotCount, CatchUpEntries, LogBytesMax uint64
 	SegmentBytes                               int64
 	Queue                                      int
-	// Clients is how many work at the same time.
-	Clients int
+	// Clients is how many work at the same time; Anywhere is the share of their calls that go to any member, not to who leads.
+	Clients  int
+	Anywhere float64
 }
 
 // some is the swarm: of all kinds of faults each run has a random part, since too many at once hide each other.
@@ -47,7 +50,8 @@ func oneOf[T any](r *rand.Rand, choices ...T) T { return choices[r.IntN(len(choi
 func randomFaults(r *rand.Rand) Faults {
 	return Faults{
 		Drop: oneOf(r, 0, 0, 0.01, 0.1), Duplicate: oneOf(r, 0, 0.02, 0.2), Reorder: oneOf(r, 0, 0.05, 0.5),
-		DelayMax:  oneOf[uint64](r, 2, 10, tickMoments/2, 3*tickMoments),
+		DelayMax: oneOf[uint64](r, 2, 10, tickMoments/2, 3*tickMoments),
+		DownMax:  oneOf[uint64](r, 2, tickMoments, 5*tickMoments), Anywhere: oneOf(r, 0.2, 0.2, 0.6),
 		Every:     oneOf[uint64](r, 3, 8, 25) * tickMoments,
 		Partition: some(r, 4), OneWay: some(r, 3), Heal: 3,
 		Pause: some(r, 4), Skew: some(r, 2),

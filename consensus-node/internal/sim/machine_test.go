@@ -217,7 +217,7 @@ func (m *machine) crash(power bool) {
 	}
 	w.abandon(m)
 	m.log, m.raft, m.stepper, m.packer, m.receipts, m.outgoing = nil, nil, nil, nil, nil, nil
-	m.restartAt = w.now + 1 + w.rng.Uint64N(5*tickMoments)
+	m.restartAt = w.now + 1 + w.rng.Uint64N(w.faults.DownMax)
 	if w.healed {
 		m.restartAt = w.now + 1
 	}

@@ -79,7 +79,6 @@ func (w *world) doom(power bool) {
 func (w *world) cutAll() {
 	for _, m := range w.members {
 		m.crash(true)
-		m.restartAt = w.now + 1 + w.rng.Uint64N(2*tickMoments)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 var (
 	seedFlag     = flag.Uint64("seed", 0, "the first seed; 0 takes HOLDFAST_SEED, else a random one")
 	seedsFlag    = flag.Int("seeds", 300, "how many seeds to run")
+	realFlag     = flag.Int("real", 4, "how many seeds to run on the real store")
 	durationFlag = flag.Duration("duration", 0, "run seeds for so long, however many they are")
 	eventsFlag   = flag.String("events", "", "a file for the whole trace of the last seed")
 	ticksFlag    = flag.Int("ticks", 60, "ticks of each run until it is healed")
@@ -32,7 +33,7 @@ type report struct {
 }
 
 // simulate is one run of a seed.
-func simulate(seed uint64, mutation mutation, ticks int, openDB func(*machine) database) (r report) {
+func simulate(seed uint64, mutation mutation, tune func(*Faults), openDB func(*machine) database) (r report) {
 	defer randomness(seed, mutation == reusedReadIDs)()
 	w := &world{}
 	if *eventsFlag != "" {
@@ -49,19 +50,18 @@ func simulate(seed uint64, mutation mutation, ticks int, openDB func(*machine) d
 		if p := recover(); p != nil {
 			v, ok := p.(violation)
 			if !ok {
-				v.text = fmt.Sprint("panic: ", p)
-				if mutation == none {
-					fmt.Println("seed", seed, "\n", w.trace.String())
-					panic(p)
-				}
+				fmt.Println("seed", seed, "\n", w.trace.String())
+				panic(p)
 			}
 			r.failure = v.text
 		}
 		r.digest, r.events, r.steps, r.operations = w.trace.digest, w.trace.count, w.steps, w.operations
 		r.entries, r.tail, r.members = w.check.last(), w.trace.String(), len(w.members)
 	}()
-	w.init(seed, randomFaults(rand.New(rand.NewPCG(seed, 1))), mutation, openDB)
-	w.run(uint64(ticks)*tickMoments, func() bool { return false })
+	faults := randomFaults(rand.New(rand.NewPCG(seed, 1)))
+	tune(&faults)
+	w.init(seed, faults, mutation, openDB)
+	w.run(uint64(*ticksFlag)*tickMoments, func() bool { return false })
 	w.heal()
 	deadline := w.now + healTimeoutsMax*uint64(w.faults.ElectionTicks)*tickMoments
 	w.run(deadline, w.live)
@@ -69,15 +69,17 @@ func simulate(seed uint64, mutation mutation, ticks int, openDB func(*machine) d
 		w.fail("the healed cluster does not recover within %d election timeouts", healTimeoutsMax)
 	}
 	w.check.agree()
+	for _, m := range w.members {
+		m.crash(false) // lets the files of a real store go
+	}
 	return r
 }
 
+// asDrawn leaves the faults of a seed as they are.
+func asDrawn(*Faults) {}
+
 func inMemory(m *machine) database {
-	db := newMemory(func() {
-		if m.node != nil {
-			m.node.Refresh()
-		}
-	})
+	db := newMemory(m.refresh)
 	db.torn = m.w.mutation == tornIndex
 	return db
 }
@@ -101,7 +103,7 @@ func TestSimulation(t *testing.T) {
 	var entries, operations, steps uint64
 	n := 0
 	for ; *durationFlag > 0 && time.Since(start) < *durationFlag || *durationFlag == 0 && n < *seedsFlag; n++ {
-		r := simulate(seed+uint64(n), none, *ticksFlag, inMemory)
+		r := simulate(seed+uint64(n), none, asDrawn, inMemory)
 		if r.failure != "" {
 			t.Fatalf("%s\n%s%s\nrun it again with -seed %d -seeds 1", r.failure, r.tail, r.failure, seed+uint64(n))
 		}
@@ -115,7 +117,7 @@ func TestSameSeedSameRun(t *testing.T) {
 	seed := firstSeed(t)
 	seen := map[uint64]bool{}
 	for s := seed; s < seed+10; s++ {
-		first, again := simulate(s, none, *ticksFlag, inMemory), simulate(s, none, *ticksFlag, inMemory)
+		first, again := simulate(s, none, asDrawn, inMemory), simulate(s, none, asDrawn, inMemory)
 		if first.digest != again.digest || first.events != again.events {
 			t.Fatalf("seed %d gives two runs: %d events with digest %x, %d with %x", s, first.events, first.digest, again.events, again.digest)
 		}

@@ -209,6 +209,7 @@ func (m *machine) receive(p *packet) error {
 		return err
 	}
 	if err := m.point(); err != nil {
+		m.w.net.answer(p.sending, m.id, errLost)
 		return err
 	}
 	answer, err := m.stepper.Receive(p.msg, path)
