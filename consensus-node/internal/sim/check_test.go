@@ -149,8 +149,8 @@ func (c *checker) extendConf(e *raftpb.Entry) {
 	}
 }
 
-// stored is told what a member stores for an entry.
-func (c *checker) stored(m *machine, b *store.Batch) {
+// stored is told what a member stores for an entry, and returns its hash.
+func (c *checker) stored(m *machine, b *store.Batch) uint64 {
 	if b.Index <= uint64(c.w.faults.Voters) {
 		// Who began the cluster has all first members from the start, who joins learns of them one by one.
 		known := *b
@@ -165,6 +165,7 @@ func (c *checker) stored(m *machine, b *store.Batch) {
 	case c.batches[i] != h:
 		c.w.fail("%v makes other changes of entry %d than who applied it before", m, b.Index)
 	}
+	return h
 }
 
 // installs is told that a member puts an image in the place of its state.

@@ -92,6 +92,7 @@ func (m *machine) start() {
 	if _, err := m.fs.List(logDir); errors.Is(err, faultfs.ErrPowerCut) {
 		m.fs.Restart() // it was cut while nobody used it
 	}
+	m.w.troubleStart(m)
 	if err := m.open(); err != nil {
 		m.w.note(m, evRefuse, 0, 0, 0)
 		if !m.injected(err) {

@@ -296,7 +296,7 @@ type checked struct {
 // Apply implements node.Store.
 func (c checked) Apply(b store.Batch) error {
 	if b.Index > c.m.stored {
-		c.m.w.check.stored(c.m, &b)
+		c.m.w.note(c.m, evBatch, b.Index, c.m.w.check.stored(c.m, &b), 0)
 		c.m.stored = b.Index
 	}
 	return c.database.Apply(b)

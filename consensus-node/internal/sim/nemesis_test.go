@@ -82,10 +82,26 @@ func (w *world) cutAll() {
 	}
 }
 
-// failDisk makes one kind of call fail once, after some.
+// troubleStart lets some of the starts meet a power cut, or a disk that fails.
+func (w *world) troubleStart(m *machine) {
+	const callsOfOpen = 12
+	switch f := &w.faults; {
+	case w.healed:
+	case f.Cut > 0 && w.rng.IntN(8) == 0:
+		m.fs.CutAfter(w.rng.IntN(callsOfOpen))
+	case f.SyncFail > 0 && w.rng.IntN(8) == 0:
+		w.failCall(m, faultfs.KindSync, w.rng.IntN(callsOfOpen/2))
+	case f.WriteFail > 0 && w.rng.IntN(8) == 0:
+		w.failCall(m, faultfs.KindWrite, w.rng.IntN(callsOfOpen/2))
+	}
+}
+
+// failDisk makes one kind of call fail, after some.
 func (w *world) failDisk(kinds ...faultfs.Kind) {
-	m := w.anyMember()
-	kind, left := kinds[w.rng.IntN(len(kinds))], w.rng.IntN(20)
+	w.failCall(w.anyMember(), kinds[w.rng.IntN(len(kinds))], w.rng.IntN(20))
+}
+
+func (w *world) failCall(m *machine, kind faultfs.Kind, left int) {
 	m.faulty = true
 	m.fs.SetFault(func(op faultfs.Op) faultfs.Fault {
 		if op.Kind != kind {

@@ -70,10 +70,10 @@ func (d *onDisk) Apply(b store.Batch) error {
 
 // Image implements node.Store. It commits first, as the real one does.
 func (d *onDisk) Image(ctx context.Context) (raftnode.Image, error) {
-	if err := d.commit(-1); err != nil {
-		return nil, err
-	}
-	return d.Store.Image(ctx)
+	img, err := d.Store.Image(ctx)
+	d.waiting = 0
+	d.m.refresh()
+	return img, err
 }
 
 // Install implements node.Store.

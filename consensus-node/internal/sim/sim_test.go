@@ -6,14 +6,19 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 )
 
 var (
 	seedFlag     = flag.Uint64("seed", 0, "the first seed; 0 takes HOLDFAST_SEED, else a random one")
-	seedsFlag    = flag.Int("seeds", 300, "how many seeds to run")
+	seedsFlag    = flag.Int("seeds", 2000, "how many seeds to run")
+	shardsFlag   = flag.Int("shards", runtime.GOMAXPROCS(0), "processes to share the seeds among")
 	realFlag     = flag.Int("real", 4, "how many seeds to run on the real store")
 	durationFlag = flag.Duration("duration", 0, "run seeds for so long, however many they are")
 	eventsFlag   = flag.String("events", "", "a file for the whole trace of the last seed")
@@ -26,10 +31,9 @@ const healTimeoutsMax = 40
 // report is what became of one run.
 type report struct {
 	digest, events, steps uint64
-	entries, operations   uint64
+	kinds                 kindCounts
 	failure               string
 	tail                  string
-	members               int
 }
 
 // simulate is one run of a seed.
@@ -55,8 +59,10 @@ func simulate(seed uint64, mutation mutation, tune func(*Faults), openDB func(*m
 			}
 			r.failure = v.text
 		}
-		r.digest, r.events, r.steps, r.operations = w.trace.digest, w.trace.count, w.steps, w.operations
-		r.entries, r.tail, r.members = w.check.last(), w.trace.String(), len(w.members)
+		r.digest, r.events, r.steps, r.kinds = w.trace.digest, w.trace.count, w.steps, w.trace.kinds
+		if r.failure != "" {
+			r.tail = w.trace.String()
+		}
 	}()
 	faults := randomFaults(rand.New(rand.NewPCG(seed, 1)))
 	tune(&faults)
@@ -97,19 +103,62 @@ func firstSeed(t *testing.T) uint64 {
 	return seed
 }
 
-// TestSimulation runs many clusters, each from one seed.
+// TestSimulation runs many clusters, each from one seed, in as many processes as there are processors: the randomness that a run
+// replaces is the process's.
 func TestSimulation(t *testing.T) {
+	if *shardsFlag <= 1 {
+		runSeeds(t)
+		return
+	}
+	seed := firstSeed(t)
+	var shards sync.WaitGroup
+	for i := range *shardsFlag {
+		count := (*seedsFlag + i) / *shardsFlag
+		first := seed + uint64(i)<<32 // one seed for the caller to name
+		if *seedsFlag == 1 {
+			first, count = seed, 1-min(i, 1)
+		}
+		if count == 0 {
+			continue
+		}
+		shards.Go(func() {
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestSimulation$", "-test.v", "-shards", "1",
+				"-seed", fmt.Sprint(first), "-seeds", fmt.Sprint(count), "-ticks", fmt.Sprint(*ticksFlag),
+				"-duration", durationFlag.String(), "-events", *eventsFlag)
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Errorf("%v\n%s", err, out)
+				return
+			}
+			t.Logf("%s", out)
+		})
+	}
+	shards.Wait()
+}
+
+// rareSeeds are enough for everything to happen at least once.
+const rareSeeds = 300
+
+func runSeeds(t *testing.T) {
+	t.Helper()
+	const lessGarbageCollection = 400
+	defer debug.SetGCPercent(debug.SetGCPercent(lessGarbageCollection))
 	seed, start := firstSeed(t), time.Now()
-	var entries, operations, steps uint64
+	var kinds kindCounts
+	var steps uint64
 	n := 0
 	for ; *durationFlag > 0 && time.Since(start) < *durationFlag || *durationFlag == 0 && n < *seedsFlag; n++ {
 		r := simulate(seed+uint64(n), none, asDrawn, inMemory)
 		if r.failure != "" {
 			t.Fatalf("%s\n%s%s\nrun it again with -seed %d -seeds 1", r.failure, r.tail, r.failure, seed+uint64(n))
 		}
-		entries, operations, steps = entries+r.entries, operations+r.operations, steps+r.steps
+		kinds.add(&r.kinds)
+		steps += r.steps
 	}
-	t.Logf("%d seeds from %d in %v: %d steps, %d operations, %d entries", n, seed, time.Since(start).Round(time.Millisecond), steps, operations, entries)
+	t.Logf("%d seeds from %d in %v, %d steps: %v", n, seed, time.Since(start).Round(time.Millisecond), steps, &kinds)
+	if kind := kinds.never(); n >= rareSeeds && kind != "" {
+		t.Errorf("in %d seeds there was no %s: the simulation is blind for what comes of it", n, kind)
+	}
 }
 
 // TestSameSeedSameRun: a seed says all.

@@ -42,6 +42,7 @@ func (m *machine) step() bool {
 		}
 		if did {
 			m.outgoing = append(m.outgoing, m.stepper.Sendings()...)
+			w.check.leads(m)
 			return true
 		}
 	}
@@ -151,6 +152,9 @@ func (m *machine) stepNode() (bool, error) {
 	}
 	did, err := m.node.Step()
 	m.work = did
+	if did {
+		m.w.note(m, evCompact, 0, 0, 0)
+	}
 	return did, err
 }
 

@@ -25,7 +25,7 @@ const (
 	evMark         // index, term
 	evAnswer
 	evApply   // first index, last index
-	evBatch   // index, writes, rows
+	evBatch   // index, hash of its changes
 	evCommit  // index
 	evInstall // index
 	evAsk
@@ -51,6 +51,33 @@ var kindNames = [...]string{
 	"compact", "start", "refuse", "crash", "point", "fault", "invoke", "return", "read", "lead", "member", "heal",
 }
 
+// kindCounts is how often events of each kind happened.
+type kindCounts [evHeal + 1]uint64
+
+func (c *kindCounts) add(other *kindCounts) {
+	for k, n := range other {
+		c[k] += n
+	}
+}
+
+// never names a kind that did not happen, if there is one.
+func (c *kindCounts) never() string {
+	for k := evTick; k <= evHeal; k++ {
+		if c[k] == 0 {
+			return kindNames[k]
+		}
+	}
+	return ""
+}
+
+func (c *kindCounts) String() string {
+	var parts []string
+	for k := evTick; k <= evHeal; k++ {
+		parts = append(parts, fmt.Sprintf("%s %d", kindNames[k], c[k]))
+	}
+	return strings.Join(parts, ", ")
+}
+
 func (e event) String() string {
 	return fmt.Sprintf("%7d n%d %-8s %d %d %d", e.at, e.node, kindNames[e.kind], e.a, e.b, e.c)
 }
@@ -62,6 +89,7 @@ const tailMax = 120
 type trace struct {
 	digest uint64
 	count  uint64
+	kinds  kindCounts
 	tail   [tailMax]event
 	all    io.Writer // nil unless the whole trace was asked for
 }
@@ -85,6 +113,7 @@ func (t *trace) add(e event) {
 	t.digest = h
 	t.tail[t.count%tailMax] = e
 	t.count++
+	t.kinds[e.kind]++
 	if t.all != nil {
 		fmt.Fprintln(t.all, e)
 	}

@@ -148,7 +148,6 @@ func (w *world) run(until uint64, enough func() bool) {
 			for ; w.arrivals > 0; w.arrivals-- {
 				w.join(nil)
 			}
-			w.observe()
 			continue
 		}
 		w.now = max(w.now+1, min(until, w.next()))
@@ -192,15 +191,6 @@ func (w *world) next() uint64 {
 	return next
 }
 
-// observe looks at what can be seen after each step.
-func (w *world) observe() {
-	for _, m := range w.members {
-		if m.up {
-			w.check.leads(m)
-		}
-	}
-}
-
 // settleDone hands outcomes to their clients, in the order of the operations: the packer gives them out in any.
 func (w *world) settleDone() {
 	if len(w.done) == 0 {
@@ -223,15 +213,15 @@ func (w *world) abandon(m *machine) {
 
 // live says that everything is as it should be once nothing goes wrong any more.
 func (w *world) live() bool {
+	for _, c := range w.clients {
+		if !c.idle() || !c.probed {
+			return false
+		}
+	}
 	w.retire()
 	last := w.check.last()
 	for _, m := range w.members {
 		if w.belongs(m) && (!m.up || m.raft.Status().Applied < last || m.raft.Status().Leader == 0) {
-			return false
-		}
-	}
-	for _, c := range w.clients {
-		if !c.idle() || !c.probed {
 			return false
 		}
 	}
