@@ -16,7 +16,7 @@ const confirmAfter = tickMoments / 2
 var memberSteps = [...]func(m *machine) (bool, error){
 	(*machine).stepDeliver, (*machine).stepTick, (*machine).stepAnswer, (*machine).stepAppend, (*machine).stepApply, (*machine).stepAsk,
 	(*machine).stepPack, (*machine).stepNode, (*machine).stepCommit, (*machine).stepImages, (*machine).stepReceipts, (*machine).stepLost,
-	(*machine).stepConfirm,
+	(*machine).stepConfirm, (*machine).stepPrepare,
 }
 
 // step takes one step of the process, or starts it.
@@ -260,4 +260,15 @@ func (m *machine) stepConfirm() (bool, error) {
 	}
 	m.confirmed = true
 	return true, m.stepper.Confirm()
+}
+
+// stepPrepare makes the file of the log's next segment ahead.
+func (m *machine) stepPrepare() (bool, error) {
+	select {
+	case <-m.log.log.Wanted():
+		m.w.note(m, evPrepare, 0, 0, 0)
+		return true, m.log.log.Prepare()
+	default:
+		return false, nil
+	}
 }

@@ -43,12 +43,13 @@ const (
 	evRead    // operation, index
 	evLead    // term
 	evMember  // kind, member
+	evPrepare // a segment of the log
 	evHeal
 )
 
 var kindNames = [...]string{
 	"", "tick", "deliver", "send", "lose", "append", "mark", "answer", "apply", "batch", "commit", "install", "ask", "propose", "image", "receive",
-	"compact", "start", "refuse", "crash", "point", "fault", "invoke", "return", "read", "lead", "member", "heal",
+	"compact", "start", "refuse", "crash", "point", "fault", "invoke", "return", "read", "lead", "member", "prepare", "heal",
 }
 
 // kindCounts is how often events of each kind happened.
