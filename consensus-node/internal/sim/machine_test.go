@@ -251,7 +251,15 @@ type proposer struct{ m *machine }
 
 // Propose implements propose.Raft.
 func (p proposer) Propose(_ context.Context, data []byte) (propose.Position, error) {
-	proposal, err := p.m.stepper.Propose(data)
+	return p.answer(p.m.stepper.Propose(data))
+}
+
+// ProposeConfChange implements propose.Raft.
+func (p proposer) ProposeConfChange(_ context.Context, cc raftpb.ConfChangeI) (propose.Position, error) {
+	return p.answer(p.m.stepper.ProposeConfChange(cc))
+}
+
+func (p proposer) answer(proposal *raftnode.Proposal, err error) (propose.Position, error) {
 	if err != nil {
 		return propose.Position{}, err
 	}
