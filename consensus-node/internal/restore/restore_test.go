@@ -193,6 +193,11 @@ func TestRefused(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, data, 0o600))
 		return path
 	}
+	whole, err := store.OpenForeign(good)
+	require.NoError(t, err)
+	size, err := whole.Size()
+	require.NoError(t, err)
+	require.NoError(t, whole.Close())
 	flipped := bytes.Clone(data)
 	flipped[9000] ^= 1
 	full := filepath.Join(t.TempDir(), "full")
@@ -207,6 +212,7 @@ func TestRefused(t *testing.T) {
 		"no hash":        {func(p *restore.Plan) { p.Snapshot = file(data[:len(data)-32]) }, "--skip-hash-check"},
 		"cut":            {func(p *restore.Plan) { p.Snapshot = file(data[:5000]) }, "no hash"},
 		"cut, unchecked": {func(p *restore.Plan) { p.Snapshot, p.SkipHash = file(data[:16384]), true }, "damaged"},
+		"cut by a byte":  {func(p *restore.Plan) { p.Snapshot, p.SkipHash = file(data[:size-1]), true }, "bytes of"},
 		"empty":          {func(p *restore.Plan) { p.Snapshot, p.SkipHash = file(nil), true }, "empty"},
 		"text":           {func(p *restore.Plan) { p.Snapshot, p.SkipHash = file(bytes.Repeat([]byte("no\n"), 9000)), true }, "no database"},
 		"missing":        {func(p *restore.Plan) { p.Snapshot = "/nowhere/snapshot.db" }, "does not exist"},
