@@ -59,10 +59,16 @@ func next[T any, M interface {
 	return m, nil
 }
 
-// fill writes so much that a stream of it fits into no buffer between the two sides, and gives the last revision.
-func fill(c *caller, prefix string) int64 {
+// How many values of fill are more than the buffers between the two sides: those of messages of 32 KiB, and of pages.
+const (
+	chunksMany = 128
+	pagesMany  = 320
+)
+
+// fill writes values and gives the last revision.
+func fill(c *caller, prefix string, count int) int64 {
 	c.t.Helper()
-	const count, valueBytes = 320, 64 << 10
+	const valueBytes = 64 << 10
 	value, last := string(bytes.Repeat([]byte{'v'}, valueBytes)), int64(0)
 	for i := range count {
 		last = c.put(fmt.Sprintf("%s%03d", prefix, i), value)
@@ -78,7 +84,7 @@ func prefixed(prefix string) *pb.RangeRequest {
 // away ends it.
 func snapshotSuite(t *testing.T, _ *services, conn grpc.ClientConnInterface) {
 	c := newCaller(t, conn)
-	fill(c, key(t, "k"))
+	fill(c, key(t, "k"), chunksMany)
 	o := open(t, conn, call(t, consensusv1.Method_METHOD_SNAPSHOT, &pb.SnapshotRequest{}))
 	first, err := next[pb.SnapshotResponse](o)
 	require.NoError(t, err)
@@ -122,7 +128,7 @@ func snapshotSuite(t *testing.T, _ *services, conn grpc.ClientConnInterface) {
 func rangeStreamSuite(t *testing.T, _ *services, conn grpc.ClientConnInterface) {
 	c := newCaller(t, conn)
 	prefix := key(t, "k")
-	last := fill(c, prefix)
+	last := fill(c, prefix, pagesMany)
 	request := prefixed(prefix)
 	o := open(t, conn, call(t, consensusv1.Method_METHOD_RANGE_STREAM, request))
 	merged, err := next[pb.RangeStreamResponse](o)
@@ -153,7 +159,7 @@ func rangeStreamSuite(t *testing.T, _ *services, conn grpc.ClientConnInterface) 
 func overtakenSuite(t *testing.T, _ *services, conn grpc.ClientConnInterface) {
 	c := newCaller(t, conn)
 	prefix := key(t, "k")
-	fill(c, prefix)
+	fill(c, prefix, pagesMany)
 	o := open(t, conn, call(t, consensusv1.Method_METHOD_RANGE_STREAM, prefixed(prefix)))
 	_, err := next[pb.RangeStreamResponse](o)
 	require.NoError(t, err)
