@@ -86,8 +86,8 @@ func (r *restoreFlags) plan(file string) (restore.Plan, error) {
 		return restore.Plan{}, failure.New(failure.Config, "--initial-memory-map-size is larger than any address space")
 	}
 	cfg := NewConfig()
+	cfg.DeclareMember(config.NewSet(Program)) // the defaults of all that is not asked for here, and checked
 	cfg.Name, cfg.DataDir, cfg.InitialCluster, cfg.InitialToken, cfg.AdvertisePeerURLs = r.name, r.dataDir, r.cluster, r.token, r.peers
-	cfg.HeartbeatMs, cfg.ElectionMs = 100, 1000 // not asked for, and checked
 	if err := cfg.Finish(); err != nil {
 		return restore.Plan{}, err
 	}
