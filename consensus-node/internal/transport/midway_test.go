@@ -133,6 +133,37 @@ func TestSenderLeavesMidway(t *testing.T) {
 	require.NoError(t, out.SendSnapshot(t.Context(), snapMessage(), &bytesImage{data: data[:1], size: 1}))
 }
 
+// The image of a leader that is cut off, and does not know that another leads, does not hold up the other's.
+func TestALaterLeadersImageComesFirst(t *testing.T) {
+	n := &fakeNode{}
+	url, _ := serve(t, Config{ID: 2, ClusterID: cluster, Dir: t.TempDir()}, n, "127.0.0.1:0")
+	data := noise(8 << 20)
+	w := newWire(t, url, int64(len(data)/2), true) // stands still midway: the receiver would wait for 20 s
+	old := New(Config{ID: 1, ClusterID: cluster})
+	defer old.Close()
+	require.NoError(t, old.AddPeer(2, []string{w.url}))
+	ended := make(chan error, 1)
+	go func() {
+		ended <- old.SendSnapshot(t.Context(), snapMessage(), &bytesImage{data: data, size: int64(len(data))})
+	}()
+	eventually(t, "it stands still", func() bool { return w.left.Load() < 0 })
+
+	next := New(Config{ID: 3, ClusterID: cluster})
+	defer next.Close()
+	require.NoError(t, next.AddPeer(2, []string{url}))
+	m := snapMessage()
+	m.From = new(uint64(3))
+	img := &bytesImage{data: data[:1], size: 1}
+	require.ErrorContains(t, next.SendSnapshot(t.Context(), m, img), "another snapshot is being received")
+	m.Term = new(m.GetTerm() + 1)
+	began := time.Now()
+	require.NoError(t, next.SendSnapshot(t.Context(), m, img))
+	require.Less(t, time.Since(began), 5*time.Second)
+	old.Close()
+	require.Error(t, <-ended)
+	require.Len(t, n.images, 1)
+}
+
 // What a receiver that was killed midway left behind is removed at its next start, the same as an image that it never marked.
 func TestLeftoversAreRemoved(t *testing.T) {
 	dir := t.TempDir()

@@ -27,7 +27,7 @@ type snapshotStream = grpc.ClientStreamingServer[peerv1.SnapshotChunk, peerv1.Sn
 // with an error status and leaves nothing behind.
 func (s *Server) Snapshot(stream snapshotStream) error {
 	chunks := receiveChunks(stream)
-	first, err := s.nextChunk(chunks)
+	first, err := s.nextChunk(stream.Context(), chunks)
 	if err != nil {
 		return err
 	}
@@ -41,14 +41,16 @@ func (s *Server) Snapshot(stream snapshotStream) error {
 	if m.GetType() != raftpb.MsgSnap || m.GetSnapshot().GetMetadata().GetIndex() == 0 {
 		return status.Error(codes.InvalidArgument, "the first chunk names no snapshot")
 	}
-	if !s.receiving.TryLock() {
-		return status.Error(codes.ResourceExhausted, "another snapshot is being received")
-	}
-	defer s.receiving.Unlock()
-	path, err := s.receive(m.GetSnapshot().GetMetadata().GetIndex(), first, chunks)
+	ctx, received, release, err := s.reception.claim(stream.Context(), m.GetTerm())
 	if err != nil {
 		return err
 	}
+	defer release()
+	path, err := s.receive(ctx, m.GetSnapshot().GetMetadata().GetIndex(), first, chunks)
+	if err != nil {
+		return err
+	}
+	received()
 	return stream.SendAndClose(s.install(stream.Context(), m, path))
 }
 
@@ -92,7 +94,8 @@ func receiveChunks(stream snapshotStream) <-chan chunkOrError {
 	return out
 }
 
-func (s *Server) nextChunk(chunks <-chan chunkOrError) (*peerv1.SnapshotChunk, error) {
+// nextChunk waits for a chunk, until ctx ends: the image is given up then.
+func (s *Server) nextChunk(ctx context.Context, chunks <-chan chunkOrError) (*peerv1.SnapshotChunk, error) {
 	// Longer than the sender waits for itself, so that its reason is the one that is told.
 	late := time.NewTimer(2 * s.cfg.StallTimeout)
 	defer late.Stop()
@@ -102,13 +105,15 @@ func (s *Server) nextChunk(chunks <-chan chunkOrError) (*peerv1.SnapshotChunk, e
 			return nil, status.Error(codes.Canceled, "the sender has left")
 		}
 		return c.chunk, c.err
+	case <-ctx.Done():
+		return nil, errSuperseded // or the stream has ended, and nobody is told
 	case <-late.C:
 		return nil, status.Error(codes.DeadlineExceeded, "the snapshot stalled")
 	}
 }
 
 // receive writes the image to a file beside the database, durably and under the name that stands for its index.
-func (s *Server) receive(index uint64, first *peerv1.SnapshotChunk, chunks <-chan chunkOrError) (path string, err error) {
+func (s *Server) receive(ctx context.Context, index uint64, first *peerv1.SnapshotChunk, chunks <-chan chunkOrError) (path string, err error) {
 	f, err := os.CreateTemp(s.cfg.Dir, raftnode.PartialPattern)
 	if err != nil {
 		return "", fmt.Errorf("receive a snapshot: %w", err)
@@ -119,7 +124,7 @@ func (s *Server) receive(index uint64, first *peerv1.SnapshotChunk, chunks <-cha
 		}
 	}()
 	image := &imageFile{file: f, size: first.GetSize(), sum: sha256.New()}
-	err = s.copyChunks(image, first, chunks)
+	err = s.copyChunks(ctx, image, first, chunks)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -136,13 +141,13 @@ func (s *Server) receive(index uint64, first *peerv1.SnapshotChunk, chunks <-cha
 	return path, syncDir(s.cfg.Dir)
 }
 
-func (s *Server) copyChunks(image *imageFile, c *peerv1.SnapshotChunk, chunks <-chan chunkOrError) (err error) {
+func (s *Server) copyChunks(ctx context.Context, image *imageFile, c *peerv1.SnapshotChunk, chunks <-chan chunkOrError) (err error) {
 	for {
 		last, err := image.add(c)
 		if last || err != nil {
 			return err
 		}
-		if c, err = s.nextChunk(chunks); err != nil {
+		if c, err = s.nextChunk(ctx, chunks); err != nil {
 			return fmt.Errorf("after %d of %d bytes: %w", image.written, image.size, err)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -24,7 +23,7 @@ type Server struct {
 	cfg  Config
 	node Node
 
-	receiving sync.Mutex // one image at a time
+	reception reception // of one image at a time
 	refusals  quiet
 	evictions evictions
 }
