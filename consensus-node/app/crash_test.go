@@ -90,7 +90,6 @@ func newVictim(t *testing.T, rng *rand.Rand) *victim {
 	v.cfg.tuneStore = func(o *store.Options) { o.CommitInterval, o.CommitOps, o.CommitBytes = time.Hour, 1<<40, 1<<40 }
 	v.node = runNode(t, v.cfg)
 	require.Eventually(t, v.node.Listed, 20*time.Second, 5*time.Millisecond)
-	v.call = newCaller(t, v.node.direct)
 	v.database = v.readDatabase()
 	return v
 }
@@ -318,6 +317,7 @@ func TestAnyCrashIsRecoveredFrom(t *testing.T) {
 	v := newVictim(t, rng)
 	tried := map[string]int{}
 	for until := time.Now().Add(*durationFlag); time.Now().Before(until); {
+		v.call = newCaller(t, v.node.direct) // a stream does not live as long as a long run
 		var images []image
 		for range 1 + rng.IntN(30) {
 			images = append(images, v.burst()...)

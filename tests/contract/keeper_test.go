@@ -189,10 +189,12 @@ func keeperCreditSuite(t *testing.T, _ *services, conn grpc.ClientConnInterface)
 		}
 	}
 	first := k.id + 1
-	const waiting = 5
-	for range waiting {
-		silent()
-		// The batch is acknowledged without credit, and behind whatever was sent before.
+	const waiting = 3 * credit.Window
+	for range waiting / credit.Window {
+		for range credit.Window {
+			silent()
+		}
+		// A window of batches is acknowledged without credit, and behind whatever was sent before.
 		for taken := uint64(0); taken < k.sent; {
 			message := k.next()
 			require.Empty(t, message.GetAnswers(), "answers without credit")
