@@ -62,8 +62,10 @@ func (s *settings) finish(outcome config.Outcome) error {
 	if err := p.Finish(); err != nil {
 		return err
 	}
-	if len(s.node.AdvertisePeerURLs.HostPorts()) == 0 {
+	own := s.node.AdvertisePeerURLs.HostPorts()
+	if len(own) == 0 {
 		return failure.New(failure.Config, fmt.Sprintf("--initial-advertise-peer-urls is empty: say where others reach %s", s.node.Name))
 	}
+	p.Own = own[0]
 	return nil
 }

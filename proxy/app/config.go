@@ -22,6 +22,9 @@ type Config struct {
 	// ConsensusEndpoints are peer URLs of consensus nodes, in order of preference for serializable reads; further
 	// members are learned from them.
 	ConsensusEndpoints []string
+	// Own is the host:port of the consensus node in whose process the proxy runs; empty for a process of its own. That node
+	// answers reads, and what is asked of one member.
+	Own string
 	// ElectionMs is the election timeout of the cluster in milliseconds: it bounds calls and, three times over, streams
 	// that require a leader.
 	ElectionMs uint

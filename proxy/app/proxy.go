@@ -115,7 +115,7 @@ func (p *Proxy) wire(deps Dependencies) {
 	}
 	p.pool = upstream.NewPool(deps.Dial)
 	p.topology = topology.New(topology.Config{
-		Endpoints: p.config.ConsensusEndpoints, Name: p.config.Name, Run: deps.Run, Pool: p.pool, Log: p.log,
+		Own: p.config.Own, Endpoints: p.config.ConsensusEndpoints, Name: p.config.Name, Run: deps.Run, Pool: p.pool, Log: p.log,
 	})
 	p.monitor = topology.NewMonitor(p.topology, p.config.election())
 	p.calls = calls.New(calls.Config{

@@ -3,9 +3,11 @@ package e2e
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
@@ -18,6 +20,7 @@ func memberCases() []testCase {
 	return []testCase{
 		{name: "members", run: members},
 		{name: "status", run: memberStatus},
+		{name: "who answers for itself", run: ownAnswers},
 		{name: "health service", run: healthService},
 		{name: "http", run: overHTTP},
 		{name: "what is not there yet", run: notThereYet},
@@ -40,6 +43,35 @@ func members(t *testing.T, s *system) {
 	}
 	require.Len(t, ids, len(list.Members))
 	require.True(t, ids[list.Header.MemberId], "the header names a member")
+}
+
+// ownAnswers: where clients reach one member alone, that member answers what is asked of a member; behind proxies the leader does.
+func ownAnswers(t *testing.T, s *system) {
+	list, err := s.client.MemberList(bounded(t))
+	require.NoError(t, err)
+	for _, endpoint := range s.Endpoints() {
+		var at []*etcdserverpb.Member
+		for _, m := range list.Members {
+			if slices.Contains(m.ClientURLs, endpoint) {
+				at = append(at, m)
+			}
+		}
+		state, err := s.client.Status(bounded(t), endpoint)
+		require.NoError(t, err)
+		want := state.Leader
+		if len(at) == 1 {
+			want = at[0].ID
+		}
+		require.Equal(t, want, state.Header.MemberId)
+		hash, err := s.client.HashKV(bounded(t), endpoint, 0)
+		require.NoError(t, err)
+		require.Equal(t, want, hash.Header.MemberId)
+		if want != state.Leader {
+			_, err := etcdserverpb.NewMaintenanceClient(s.ClientAt(t, endpoint).ActiveConnection()).MoveLeader(bounded(t),
+				&etcdserverpb.MoveLeaderRequest{TargetID: want})
+			require.ErrorContains(t, err, "etcdserver: not leader")
+		}
+	}
 }
 
 func memberStatus(t *testing.T, s *system) {

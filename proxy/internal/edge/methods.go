@@ -60,10 +60,10 @@ func rpcs() []rpc {
 
 		{service: serviceMaintenance, name: "Status", method: consensusv1.Method_METHOD_STATUS, classify: classifyStatus},
 		{service: serviceMaintenance, name: "Alarm", method: consensusv1.Method_METHOD_ALARM, class: w},
-		{service: serviceMaintenance, name: "HashKV", method: consensusv1.Method_METHOD_HASH_KV, class: l},
-		{service: serviceMaintenance, name: "Hash", method: consensusv1.Method_METHOD_HASH, class: l},
+		{service: serviceMaintenance, name: "HashKV", method: consensusv1.Method_METHOD_HASH_KV, classify: ofMember(l)},
+		{service: serviceMaintenance, name: "Hash", method: consensusv1.Method_METHOD_HASH, classify: ofMember(l)},
 		{service: serviceMaintenance, name: "Defragment", method: consensusv1.Method_METHOD_DEFRAGMENT, class: w},
-		{service: serviceMaintenance, name: "MoveLeader", method: consensusv1.Method_METHOD_MOVE_LEADER, class: w},
+		{service: serviceMaintenance, name: "MoveLeader", method: consensusv1.Method_METHOD_MOVE_LEADER, classify: ofMember(w)},
 		{service: serviceMaintenance, name: "Downgrade", method: consensusv1.Method_METHOD_DOWNGRADE, class: w},
 	}
 }
@@ -82,9 +82,23 @@ func classifyMemberList(request []byte, _ *routing.Table) routing.Class {
 	return routing.Serializable
 }
 
-// classifyStatus sends Status to the leader, and to any member while there is none: that is when people ask.
+// ofMember is for what each member of etcd answers for itself: a proxy asks its own node, or the leader if it has none.
+func ofMember(without routing.Class) func([]byte, *routing.Table) routing.Class {
+	return func(_ []byte, table *routing.Table) routing.Class {
+		if table.Own != "" {
+			return routing.Member
+		}
+		return without
+	}
+}
+
+// classifyStatus sends Status to the proxy's own node or to the leader, and to any member while there is none: that is when
+// people ask.
 func classifyStatus(_ []byte, table *routing.Table) routing.Class {
-	if table.HasLeader() {
+	switch {
+	case table.Own != "":
+		return routing.Member
+	case table.HasLeader():
 		return routing.Linearizable
 	}
 	return routing.Serializable

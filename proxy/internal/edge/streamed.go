@@ -38,8 +38,12 @@ func streams() []streamed {
 func anyMember([]byte, *routing.Table) routing.Class { return routing.Serializable }
 
 // spareLeader has a call answered by a follower that holds everything acknowledged before it, or by the leader where there is none.
-// Without a leader any member answers with what it has: then a snapshot is wanted most.
+// Without a leader any member answers with what it has: then a snapshot is wanted most. A proxy's own node answers alone, for
+// whoever asks it means this member.
 func spareLeader(ctx context.Context, e *Edge, call *calls.Call) (func(*routing.Table) []string, error) {
+	if own := e.config.Topology.Table().Own; own != "" {
+		return func(*routing.Table) []string { return []string{own} }, nil
+	}
 	if e.config.Topology.Table().HasLeader() {
 		revision, err := e.fence(ctx, call.RequireLeader)
 		switch {

@@ -40,10 +40,10 @@ type Step struct {
 }
 
 // Refused tells whether an answer is a refusal of this node rather than an error of the request: only those are sent
-// elsewhere, and of writes only those that the node says it did not propose. requireLeader is the client's wish to hear
+// elsewhere, and of writes only those that the node says it did not propose. What one member is asked no other can answer. requireLeader is the client's wish to hear
 // of a missing leader at once.
 func Refused(class Class, notProposed bool, code codes.Code, message string, requireLeader bool) bool {
-	if !notProposed && (class == Write || code == codes.OK) {
+	if class == Member || !notProposed && (class == Write || code == codes.OK) {
 		return false
 	}
 	switch code {

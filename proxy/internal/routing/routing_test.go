@@ -23,6 +23,7 @@ func TestTranscripts(t *testing.T) {
 			switch d.Cmd {
 			case "new":
 				state = routing.NewState(strings.Fields(d.Input))
+				d.MaybeScanArgs(t, "own", &state.Own)
 			case "heard":
 				if err := state.Heard(arg(t, d, "at"), topology(t, d)); err != nil {
 					return err.Error()
@@ -92,6 +93,10 @@ func describe(state *routing.State) string {
 	fmt.Fprintf(&b, "write=%s hint2=%s read=%s serializable=%s avoiding-a=%s\n", route(routing.Write, 0, ""),
 		route(routing.Write, 2, ""), route(routing.Linearizable, 0, ""),
 		route(routing.Serializable, 0, ""), route(routing.Serializable, 0, "a:1"))
+	if table.Own != "" {
+		fmt.Fprintf(&b, "member=%s avoiding-a=%s serves-own=%v\n", route(routing.Member, 0, ""), route(routing.Linearizable, 0, "a:1"),
+			table.Serves(routing.Linearizable, table.Own))
+	}
 	for _, hub := range table.Hubs {
 		fmt.Fprintf(&b, "hub %s run=%d at %s\n", hub.Name, hub.Run, hub.Address)
 	}
@@ -123,6 +128,7 @@ func TestRefused(t *testing.T) {
 	require.True(t, routing.Refused(routing.Write, true, codes.Unavailable, noLeader, false))
 	require.False(t, routing.Refused(routing.Write, true, codes.Unavailable, noLeader, true), "require-leader: at once")
 	require.True(t, routing.Refused(routing.Write, true, codes.FailedPrecondition, "etcdserver: not leader", true))
+	require.False(t, routing.Refused(routing.Member, true, codes.FailedPrecondition, "etcdserver: not leader", false), "no other can answer")
 	require.True(t, routing.Refused(routing.Write, true, codes.OK, "", false))
 	require.False(t, routing.Refused(routing.Write, true, codes.InvalidArgument, "etcdserver: key is not provided", false))
 	require.False(t, routing.Refused(routing.Write, true, codes.ResourceExhausted, "etcdserver: too many requests", false))

@@ -25,6 +25,9 @@ func (e *OtherClusterError) Error() string {
 
 // State gathers what each node says. It is not safe for use from several goroutines; the Tables it gives are immutable.
 type State struct {
+	// Own is the endpoint of the node in whose process the proxy runs, if any; set before the first Table.
+	Own string
+
 	initial   []string
 	clusterID uint64
 	heard     map[string]*consensusv1.Topology
@@ -158,7 +161,7 @@ func (s *State) endpointOf(member *consensusv1.Member) string {
 
 // Table makes the table of this moment.
 func (s *State) Table() *Table {
-	t := &Table{ClusterID: s.clusterID, Leader: s.leader(), Term: s.term, View: s.view}
+	t := &Table{Own: s.Own, ClusterID: s.clusterID, Leader: s.leader(), Term: s.term, View: s.view}
 	for _, member := range s.members {
 		node := Node{ID: member.GetId(), Endpoint: s.endpointOf(member), Learner: member.GetLearner()}
 		_, node.Up = s.heard[node.Endpoint]

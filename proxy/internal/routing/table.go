@@ -12,6 +12,8 @@ type Table struct {
 	ClusterID uint64
 	// Leader is 0 if no leader is known under the highest term.
 	Leader, Term uint64
+	// Own is the endpoint of the node in whose process the proxy runs; empty for a proxy that is a process of its own.
+	Own string
 	// Nodes in order of preference: as configured, then by member id.
 	Nodes []Node
 	// Hubs that take watches, by name.
@@ -44,18 +46,29 @@ type Class uint8
 const (
 	// Write goes to the leader and is sent again only if it was certainly not proposed.
 	Write Class = iota
-	// Linearizable is a read at the leader; it changes nothing and may always be sent again.
+	// Linearizable is a read at the leader, or at the proxy's own node, which asks the leader how far it must be; it changes nothing
+	// and may always be sent again.
 	Linearizable
 	// Serializable is a read that any member but a learner answers.
 	Serializable
+	// Member asks the proxy's own node about itself, and it alone.
+	Member
 )
 
 // Route tells the endpoint for a call, or false if there is none now. hint, if it is a reachable member, goes before the
 // table's leader: a node that just refused knows better. avoid is an endpoint that just failed a serializable read; it is
 // taken if there is no other.
 func (t *Table) Route(class Class, hint uint64, avoid string) (string, bool) {
-	if class == Serializable {
+	switch class {
+	case Serializable:
 		return t.any(avoid)
+	case Member:
+		return t.Own, t.Own != ""
+	case Linearizable:
+		if t.Own != avoid && t.ownVotes() {
+			return t.Own, true
+		}
+	case Write:
 	}
 	if endpoint, ok := t.member(hint); ok {
 		return endpoint, true
@@ -66,7 +79,7 @@ func (t *Table) Route(class Class, hint uint64, avoid string) (string, bool) {
 // Endpoints are those that may answer a read of the class, in order of preference.
 func (t *Table) Endpoints(class Class) []string {
 	if class != Serializable {
-		if endpoint, ok := t.member(t.Leader); ok {
+		if endpoint, ok := t.Route(class, 0, ""); ok {
 			return []string{endpoint}
 		}
 		return nil
@@ -92,14 +105,19 @@ func (t *Table) Spare() []string {
 }
 
 // Serves tells whether a call that went to the endpoint may still be answered from there: whether the node is reachable
-// and, but for serializable reads, leads or may lead.
+// and, but for serializable reads and for what its own node is asked, leads or may lead.
 func (t *Table) Serves(class Class, endpoint string) bool {
 	for _, node := range t.Nodes {
 		if node.Endpoint == endpoint {
-			return node.Up && (class == Serializable || t.Leader == 0 || t.Leader == node.ID)
+			return node.Up && (class == Serializable || t.Leader == 0 || t.Leader == node.ID || endpoint == t.Own && class != Write)
 		}
 	}
-	return false
+	return class == Member && endpoint == t.Own
+}
+
+// ownVotes tells whether the proxy's own node answers linearizable reads: a learner does not.
+func (t *Table) ownVotes() bool {
+	return t.Own != "" && t.Leader != 0 && slices.ContainsFunc(t.Nodes, func(n Node) bool { return n.Endpoint == t.Own && n.Up && !n.Learner })
 }
 
 // HasLeader tells whether some reachable node knows a leader.

@@ -31,6 +31,8 @@ const (
 
 // Config is what a Follower needs.
 type Config struct {
+	// Own is the host:port of the node in whose process the proxy runs, if any.
+	Own string
 	// Endpoints are the peer URLs that were configured, in order of preference.
 	Endpoints []string
 	// Name of this proxy, and the run of its process.
@@ -69,6 +71,7 @@ func New(config Config) *Follower {
 		state: routing.NewState(config.Endpoints), joined: map[string]context.CancelFunc{},
 		resync: make(chan struct{}, 1), leaderless: time.Now(),
 	}
+	f.state.Own = config.Own
 	f.now.Store(&moment{f.state.Table(), make(chan struct{})})
 	return f
 }
