@@ -80,11 +80,11 @@ func (n *Node) successor() (to uint64, others bool) {
 	}
 	match := uint64(0)
 	for id, p := range n.peers() {
-		if id == n.cfg.ID || p.Learner || p.State != tracker.StateReplicate {
+		if id == n.cfg.ID || p.Learner {
 			continue
 		}
 		others = true
-		if p.Active && p.Match > match {
+		if p.Active && p.State == tracker.StateReplicate && p.Match > match {
 			to, match = id, p.Match
 		}
 	}

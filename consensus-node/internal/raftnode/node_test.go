@@ -277,6 +277,23 @@ func TestHandOverNeedsNoElectionTimeout(t *testing.T) {
 	})
 }
 
+// Once per election timeout raft begins anew to count who is active: a hand-over then waits for a heartbeat's answer.
+func TestHandOverWaitsUntilSomebodyWasHeardOf(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 1, 3, nil)
+		c.mustPut("a")
+		time.Sleep(time.Second)
+		old := c.leader()
+		require.NoError(t, old.node.do(t.Context(), func() {
+			for to := uint64(1); to != 0; to, _ = old.node.successor() {
+				old.node.raw.Tick()
+			}
+		}))
+		require.NoError(t, old.node.HandOver(t.Context()))
+		require.NotEqual(t, old.id, c.leader().id)
+	})
+}
+
 func TestTransferToUnreachableFails(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := newCluster(t, 1, 3, nil)
