@@ -78,3 +78,30 @@ func TestMembersMustHaveBeenConnectedForAWhile(t *testing.T) {
 		require.Equal(t, "etcdserver: unhealthy cluster", askLeader(t, members, c).GetMessage())
 	}
 }
+
+// A change that comes right after an election does not come too early: raft refuses it until whatever was on its way is applied, and the leader
+// tries again.
+func TestAChangeRightAfterAnElection(t *testing.T) {
+	t.Parallel()
+	members := newCluster(t, "--election-timeout=2000")
+	put(t, members, "a")
+	awaitNames(t, members)
+	for range 6 {
+		old := leaderOf(t, members)
+		next := members[0]
+		if next == old {
+			next = members[1]
+		}
+		update := call(t, consensusv1.Method_METHOD_MEMBER_UPDATE, &pb.MemberUpdateRequest{
+			ID: next.node.memberID, PeerURLs: []string{"http://" + next.address},
+		})
+		c := newCaller(t, next.calls)
+		if err := old.node.raft.TransferLeader(t.Context(), next.node.memberID); err != nil {
+			continue // a busy machine; the next one may do
+		}
+		for led, changed := next.node.raft.Leadership(); led.Leader != next.node.memberID; led, changed = next.node.raft.Leadership() {
+			<-changed
+		}
+		read[pb.MemberUpdateResponse](t, c.do(update)[0])
+	}
+}
