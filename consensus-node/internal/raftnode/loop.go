@@ -145,6 +145,7 @@ func (n *Node) flush() {
 		n.noteReady(&rd)
 		n.dispatch(rd.Messages)
 		n.observe()
+		n.tickTransfers() // whoever waits for one then reads a Status that knows of it
 		n.answerReads(rd.ReadStates)
 		n.startRound()
 	}
@@ -162,7 +163,6 @@ func (n *Node) noteReady(rd *raft.Ready) {
 	n.acceptSnapshot(rd.Snapshot)
 	if rd.SoftState != nil {
 		l.leader, l.state = rd.SoftState.Lead, rd.SoftState.RaftState
-		n.tickTransfers()
 		if l.state != raft.StateLeader {
 			n.endSends()
 		}
