@@ -28,15 +28,16 @@ type checker struct {
 	db      *memory
 	members map[uint64]bool // as of the last entry
 
-	outcomes map[uint64]apply.Outcome // of each command in the log
-	at       map[uint64]uint64        // command to index
-	calls    map[uint64]uint64        // client's call to the one command that carried it out
-	refusals map[uint64]bool          // commands that were said not to be proposed
-	leaders  map[uint64]uint64        // by term
-	hard     map[uint64]hard          // by member, the last known to be durable
-	hashes   map[[2]int64]uint32      // HashKV by revision and compact revision
-	known    uint64                   // somebody was told of what this index holds
-	healedAt uint64
+	outcomes  map[uint64]apply.Outcome // of each command in the log
+	at        map[uint64]uint64        // command to index
+	calls     map[uint64]uint64        // client's call to the one command that carried it out
+	refusals  map[uint64]bool          // commands that were said not to be proposed
+	leaders   map[uint64]uint64        // by term
+	hard      map[uint64]hard          // by member, the last known to be durable
+	hashes    map[[2]int64]uint32      // HashKV by revision and compact revision
+	questions map[string]uint64        // ids of reads, by the run of their member
+	known     uint64                   // somebody was told of what this index holds
+	healedAt  uint64
 	// changedAt is the index of the last membership change.
 	changedAt uint64
 }
@@ -45,7 +46,7 @@ func newChecker(w *world) *checker {
 	return &checker{
 		w: w, oracle: apply.New(), db: newMemory(func() {}), members: map[uint64]bool{},
 		outcomes: map[uint64]apply.Outcome{}, at: map[uint64]uint64{}, calls: map[uint64]uint64{}, refusals: map[uint64]bool{},
-		leaders: map[uint64]uint64{}, hard: map[uint64]hard{}, hashes: map[[2]int64]uint32{},
+		leaders: map[uint64]uint64{}, hard: map[uint64]hard{}, hashes: map[[2]int64]uint32{}, questions: map[string]uint64{},
 	}
 }
 
@@ -203,6 +204,7 @@ func (c *checker) sends(m *machine, msg *raftpb.Message) {
 	if msg.GetReject() {
 		return
 	}
+	c.asks(m, msg)
 	switch h := c.hard[m.id]; msg.GetType() { //nolint:exhaustive // the others promise nothing
 	case raftpb.MsgVoteResp:
 		// With a later term durable it can vote no more in this one.
@@ -214,6 +216,22 @@ func (c *checker) sends(m *machine, msg *raftpb.Message) {
 			c.w.fail("%v acknowledges entry %d in term %d, and durable is entry %d in term %d", m, msg.GetIndex(), msg.GetTerm(), h.last, h.term)
 		}
 	}
+}
+
+// asks checks that no question of an earlier run is asked under the same id again: an answer to the old one would pass for one to the new.
+func (c *checker) asks(m *machine, msg *raftpb.Message) {
+	id := msg.GetContext() // of a heartbeat
+	if msg.GetType() == raftpb.MsgReadIndex {
+		id = msg.GetEntries()[0].GetData()
+	}
+	const size = 24
+	if len(id) != size || binary.LittleEndian.Uint64(id) != m.id {
+		return // none, or another member's, which the leader passes on
+	}
+	if run, used := c.questions[string(id)]; used && run != m.run {
+		c.w.fail("%v asks for a read index under the id %x, which its run before used", m, id)
+	}
+	c.questions[string(id)] = m.run
 }
 
 // leads checks that there is one leader a term.

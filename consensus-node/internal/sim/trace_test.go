@@ -44,12 +44,13 @@ const (
 	evLead    // term
 	evMember  // kind, member
 	evPrepare // a segment of the log
+	evFlip    // offset
 	evHeal
 )
 
 var kindNames = [...]string{
 	"", "tick", "deliver", "send", "lose", "append", "mark", "answer", "apply", "batch", "commit", "install", "ask", "propose", "image", "receive",
-	"compact", "start", "refuse", "crash", "point", "fault", "invoke", "return", "read", "lead", "member", "prepare", "heal",
+	"compact", "start", "refuse", "crash", "point", "fault", "invoke", "return", "read", "lead", "member", "prepare", "flip", "heal",
 }
 
 // kindCounts is how often events of each kind happened.
