@@ -14,9 +14,21 @@ import (
 // the outcome's, with NotProposed. The context's end leaves the outcome open, like any other time-out.
 func (p *Packer) Change(ctx context.Context, build func(id uint64) (raftpb.ConfChangeI, error)) Outcome {
 	done := make(chan Outcome, 1)
-	b, ok := p.admit(func(o Outcome) { done <- o })
+	id := p.StartChange(ctx, build, func(o Outcome) { done <- o })
+	select {
+	case outcome := <-done:
+		return outcome
+	case <-ctx.Done():
+		return Outcome{Outcome: apply.Outcome{ID: id, Err: ctx.Err()}}
+	}
+}
+
+// StartChange is Change for who does not wait: done gets the outcome, perhaps before StartChange returns. It returns the id.
+func (p *Packer) StartChange(ctx context.Context, build func(id uint64) (raftpb.ConfChangeI, error), done Done) uint64 {
+	b, ok := p.admit(done)
 	if !ok {
-		return Outcome{Outcome: apply.Outcome{Err: rpctypes.ErrGRPCStopped}, NotProposed: true}
+		done(Outcome{Outcome: apply.Outcome{Err: rpctypes.ErrGRPCStopped}, NotProposed: true})
+		return 0
 	}
 	var position Position
 	change, err := build(b.first)
@@ -26,12 +38,7 @@ func (p *Packer) Change(ctx context.Context, build func(id uint64) (raftpb.ConfC
 		cancel()
 	}
 	p.proposed(b, position, err)
-	select {
-	case outcome := <-done:
-		return outcome
-	case <-ctx.Done():
-		return Outcome{Outcome: apply.Outcome{ID: b.first, Err: ctx.Err()}}
-	}
+	return b.first
 }
 
 // admit makes a pack of one waiter; false once the packer has ended.

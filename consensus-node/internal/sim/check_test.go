@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/apply"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/node"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/propose"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/store"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/wal"
 	journalv1 "github.com/holdfastdb/holdfast/proto/holdfast/journal/v1"
@@ -140,6 +141,12 @@ func (c *checker) extendConf(e *raftpb.Entry) {
 		c.w.fail("entry %d: %v", e.GetIndex(), err)
 	}
 	c.store(result.Batch)
+	if id := result.Outcome.ID; id != 0 {
+		if c.refusals[id] {
+			c.w.fail("entry %d is change %x, of which was said that it is not proposed", e.GetIndex(), id)
+		}
+		c.at[id] = e.GetIndex()
+	}
 	clear(c.members)
 	c.changedAt = e.GetIndex()
 	for _, mb := range c.oracle.View().Members.Members() {
@@ -260,6 +267,20 @@ func (c *checker) refused(op *operation) {
 		c.w.fail("call %d is said not to be proposed, and is entry %d", op.number, index)
 	}
 	c.refusals[id] = true
+}
+
+// changed is told what came of a membership change.
+func (c *checker) changed(mc *journalv1.MemberContext, o propose.Outcome) {
+	index := c.at[mc.GetId()]
+	switch {
+	case o.NotProposed && index != 0:
+		c.w.fail("change %x is said not to be proposed, and is entry %d", mc.GetId(), index)
+	case o.NotProposed:
+		c.refusals[mc.GetId()] = mc.GetId() != 0
+	case unknown(o.Err):
+	case index == 0:
+		c.w.fail("change %x is acknowledged (%v), and was not committed", mc.GetId(), o.Err)
+	}
 }
 
 // acknowledged is told what apply said of a write, and returns its index.

@@ -1,14 +1,17 @@
 package sim
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 
 	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/member"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/propose"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/vfs/faultfs"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/wal"
 	journalv1 "github.com/holdfastdb/holdfast/proto/holdfast/journal/v1"
@@ -219,7 +222,7 @@ func (w *world) changeMembers() {
 		}
 	}
 	var kind member.Kind
-	mc := &journalv1.MemberContext{Id: 1<<63 | w.rng.Uint64()>>1}
+	mc := &journalv1.MemberContext{}
 	switch {
 	case learner != 0 && w.rng.IntN(4) > 0:
 		kind, mc.MemberId = member.Promote, learner
@@ -230,11 +233,9 @@ func (w *world) changeMembers() {
 		mc.PeerUrls = []string{fmt.Sprint("http://m", mc.MemberId)}
 	}
 	w.noteOf(m.id, evMember, uint64(kind), mc.MemberId, 0)
-	cc, err := member.ConfChange(kind, mc)
-	if err != nil {
-		w.fail("%v", err)
+	build := func(id uint64) (raftpb.ConfChangeI, error) {
+		mc.Id = id
+		return member.ConfChange(kind, mc)
 	}
-	if _, err := m.stepper.ProposeConfChange(cc); err != nil {
-		m.ended(err)
-	}
+	m.packer.StartChange(context.Background(), build, func(o propose.Outcome) { w.check.changed(mc, o) })
 }
