@@ -3,6 +3,7 @@ module github.com/holdfastdb/holdfast/tests
 go 1.26.0
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/holdfastdb/holdfast/consensus-node v0.0.0
 	github.com/holdfastdb/holdfast/deploy v0.0.0
 	github.com/holdfastdb/holdfast/lease-service v0.0.0

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/holdfastdb/holdfast/deploy/cluster/runner"
 )
 
@@ -36,6 +38,11 @@ type Options struct {
 	Before func(tb testing.TB, name string, flags []string)
 	// NoSpace tells that the system begins with a NOSPACE alarm: it counts as ready all the same.
 	NoSpace bool
+	// Via gives the port on 127.0.0.1 through which the other processes reach the named one, which listens on port: that
+	// of a relay. Nil: they reach it directly.
+	Via func(tb testing.TB, name string, port int) int
+	// Data is the folder that holds one folder per process; empty: one of the test's own.
+	Data string
 }
 
 // prepare calls Before for each process, and sees to NoSpace.
@@ -70,6 +77,22 @@ func Runtimes() []Runtime {
 		{Name: "standalone-cluster", Start: StandaloneCluster},
 		{Name: "split", Start: Split},
 	}
+}
+
+func (o Options) data(tb testing.TB) string {
+	tb.Helper()
+	if o.Data != "" {
+		return o.Data
+	}
+	return tb.TempDir()
+}
+
+func (o Options) via(tb testing.TB, name string, port int) int {
+	tb.Helper()
+	if o.Via == nil {
+		return port
+	}
+	return o.Via(tb, name, port)
 }
 
 // Cluster is a system that runs. Its methods may be called at the same time.
@@ -211,6 +234,27 @@ func (c *Cluster) PID(tb testing.TB, name string) int {
 	}
 	tb.Fatalf("no process %s", name)
 	return 0
+}
+
+// StartAll starts processes that have ended, all at once, and waits until each is ready: nodes of which a majority has
+// ended wait for each other.
+func (c *Cluster) StartAll(tb testing.TB, names ...string) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), startTimeout)
+	defer cancel()
+	var all errgroup.Group
+	for _, name := range names {
+		all.Go(func() error {
+			_, err := c.run.StartAgain(ctx, name)
+			return err
+		})
+	}
+	if err := all.Wait(); err != nil {
+		tb.Fatalf("start %v again: %v", names, err)
+	}
+	for _, name := range names {
+		c.waitReady(ctx, tb, name)
+	}
 }
 
 // Output is all that the processes said so far.

@@ -29,7 +29,7 @@ func freePorts(tb testing.TB) runner.PortPlan {
 // Split is the split system: NATS, three nodes, two watch-hubs, two lease-services and two proxies.
 func Split(tb testing.TB, options Options) *Cluster {
 	tb.Helper()
-	ports, data := freePorts(tb), tb.TempDir()
+	ports, data := freePorts(tb), options.data(tb)
 	extra := map[string][]string{}
 	for name, args := range options.Extra {
 		extra[name] = slices.Clone(args)
@@ -37,10 +37,17 @@ func Split(tb testing.TB, options Options) *Cluster {
 	for _, proxy := range []string{"proxy1", "proxy2"} {
 		extra[proxy] = append(extra[proxy], options.Args...)
 	}
-	bin := filepath.Dir(Program(tb, "proxy"))
+	bin, via := filepath.Dir(Program(tb, "proxy")), map[string]int{}
+	for name, p := range ports {
+		if name == "nats" {
+			via[name] = options.via(tb, name, p.Client)
+		} else if p.Peer != 0 {
+			via[name] = options.via(tb, name, p.Peer)
+		}
+	}
 	layout := runner.Split(runner.Config{
 		Bin: bin, Data: data, Host: host, Ports: ports,
-		OTLPEndpoint: options.OTLPEndpoint, Extra: extra,
+		OTLPEndpoint: options.OTLPEndpoint, Extra: extra, Via: via,
 	})
 	layout = without(layout, options.Without)
 	for _, tier := range layout.Tiers {
@@ -83,15 +90,16 @@ func members(tb testing.TB, runtime, program string, count int, args []string, o
 	tb.Helper()
 	// The names in the plan of free ports that lend theirs: what they are called there does not matter here.
 	lenders := []string{"n1", "n2", "n3"}[:count]
-	path, plan, data := Program(tb, program), freePorts(tb), tb.TempDir()
+	path, plan, data := Program(tb, program), freePorts(tb), options.data(tb)
 	ports := runner.PortPlan{}
-	var names, initial, clients []string
+	var names, initial, clients, reached []string
 	for i, lender := range lenders {
 		name := fmt.Sprintf("s%d", i+1)
 		lent := plan[lender]
 		ports[name] = runner.Ports{Client: lent.Admin, Peer: lent.Peer}
 		names = append(names, name)
-		initial = append(initial, name+"="+localURL(lent.Peer))
+		reached = append(reached, localURL(options.via(tb, name, lent.Peer)))
+		initial = append(initial, name+"="+reached[i])
 		clients = append(clients, localURL(lent.Admin))
 	}
 	tier := make([]runner.Process, 0, count)
@@ -100,7 +108,7 @@ func members(tb testing.TB, runtime, program string, count int, args []string, o
 		flags := append([]string{
 			"--name", name, "--data-dir", dir,
 			"--listen-client-urls", clients[i], "--advertise-client-urls", clients[i],
-			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", reached[i],
 			"--initial-cluster", strings.Join(initial, ","), "--initial-cluster-state", "new",
 			"--initial-cluster-token", "holdfast-tests",
 		}, args...)

@@ -42,6 +42,9 @@ type Config struct {
 	OTLPEndpoint string // host:port, --otlp-endpoint of every service; empty: no traces
 	// Extra are flags added to the processes of that name.
 	Extra map[string][]string
+	// Via are ports of relays, by name: where the others reach the process of that name (its peer port; the bus's client
+	// port) in place of the port that it listens on.
+	Via map[string]int
 }
 
 // The names of the processes are fixed: scripts and `make cluster-start` use them.
@@ -93,7 +96,26 @@ func (c Config) urlList(of func(Ports) int, names ...string) string {
 	return strings.Join(c.urls(of, names...), ",")
 }
 
-func (c Config) natsURL() string { return "nats://" + c.addr(c.Ports["nats"].Client) }
+func (c Config) natsURL() string {
+	return "nats://" + c.addr(c.reached("nats", c.Ports["nats"].Client))
+}
+
+// reached is the port at which the others reach a process that listens on port.
+func (c Config) reached(name string, port int) int {
+	if via, ok := c.Via[name]; ok {
+		return via
+	}
+	return port
+}
+
+// reachedList are the peer URLs of the named processes as the others know them.
+func (c Config) reachedList(names ...string) string {
+	out := make([]string, len(names))
+	for i, name := range names {
+		out[i] = "http://" + c.addr(c.reached(name, c.Ports[name].Peer))
+	}
+	return strings.Join(out, ",")
+}
 
 // nats is the bus. A slow subscriber misses messages instead of holding up the
 // publisher: whoever reads the feed fills its gaps from a consensus node.
@@ -114,14 +136,13 @@ func (c Config) nats() Process {
 func (c Config) node(name string) Process {
 	members := make([]string, 0, 3)
 	for _, n := range nodeNames() {
-		members = append(members, n+"="+c.urlList(peerPort, n))
+		members = append(members, n+"="+c.reachedList(n))
 	}
-	peer := c.urlList(peerPort, name)
 	dir := filepath.Join(c.Data, name)
 	return c.service(name, "consensus-node", dir,
 		"--data-dir", dir,
-		"--listen-peer-urls", peer,
-		"--initial-advertise-peer-urls", peer,
+		"--listen-peer-urls", c.urlList(peerPort, name),
+		"--initial-advertise-peer-urls", c.reachedList(name),
 		"--initial-cluster", strings.Join(members, ","),
 		"--initial-cluster-state", "new",
 		"--initial-cluster-token", "holdfast-local",
@@ -132,18 +153,17 @@ func (c Config) node(name string) Process {
 
 // inner is a watch-hub or a lease-service: both stand between proxies and nodes.
 func (c Config) inner(name, program string) Process {
-	peer := c.urlList(peerPort, name)
 	return c.service(name, program, filepath.Join(c.Data, name),
 		"--nats-url", c.natsURL(),
-		"--consensus-endpoints", c.urlList(peerPort, nodeNames()...),
-		"--listen-peer-urls", peer,
-		"--advertise-peer-urls", peer)
+		"--consensus-endpoints", c.reachedList(nodeNames()...),
+		"--listen-peer-urls", c.urlList(peerPort, name),
+		"--advertise-peer-urls", c.reachedList(name))
 }
 
 func (c Config) proxy(name string) Process {
 	return c.service(name, "proxy", filepath.Join(c.Data, name),
 		"--listen-client-urls", c.urlList(clientPort, name),
-		"--consensus-endpoints", c.urlList(peerPort, nodeNames()...))
+		"--consensus-endpoints", c.reachedList(nodeNames()...))
 }
 
 // service adds what every service of ours takes.

@@ -42,6 +42,25 @@ func TestSplitLayout(t *testing.T) {
 		--listen-metrics-urls http://127.0.0.1:2398`), byName["proxy2"].Args)
 }
 
+// Each process listens on its own port and is reached through the relay.
+func TestLayoutWithRelays(t *testing.T) {
+	via := map[string]int{"n1": 1, "n2": 2, "n3": 3, "hub1": 4, "lease2": 5, "nats": 6}
+	layout := runner.Split(runner.Config{Ports: runner.DefaultPorts(), Via: via})
+	args := map[string]string{}
+	for _, tier := range layout.Tiers {
+		for _, p := range tier {
+			args[p.Name] = strings.Join(p.Args, " ")
+		}
+	}
+	require.Contains(t, args["n2"], "--listen-peer-urls http://127.0.0.1:2382 --initial-advertise-peer-urls http://127.0.0.1:2 "+
+		"--initial-cluster n1=http://127.0.0.1:1,n2=http://127.0.0.1:2,n3=http://127.0.0.1:3 ")
+	const nodes = "--consensus-endpoints http://127.0.0.1:1,http://127.0.0.1:2,http://127.0.0.1:3 "
+	require.Contains(t, args["hub1"], "--nats-url nats://127.0.0.1:6 "+nodes+
+		"--listen-peer-urls http://127.0.0.1:2386 --advertise-peer-urls http://127.0.0.1:4 ")
+	require.Contains(t, args["lease1"], "--listen-peer-urls http://127.0.0.1:2388 --advertise-peer-urls http://127.0.0.1:2388 ")
+	require.Contains(t, args["proxy1"], nodes)
+}
+
 func TestEndpointForTracesReachesEveryService(t *testing.T) {
 	layout := runner.Split(runner.Config{Ports: runner.DefaultPorts(), OTLPEndpoint: "127.0.0.1:4317"})
 	for _, tier := range layout.Tiers {
