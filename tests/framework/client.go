@@ -26,7 +26,13 @@ func (c *Cluster) Client(tb testing.TB) *clientv3.Client {
 // ClientAt is a clientv3 over the given URLs alone.
 func (c *Cluster) ClientAt(tb testing.TB, endpoints ...string) *clientv3.Client {
 	tb.Helper()
-	client, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: dialTimeout, Logger: zap.NewNop()})
+	return c.ClientWith(tb, nil, endpoints...)
+}
+
+// ClientWith is a clientv3 over the given URLs with further options for its connections. It is closed with the test.
+func (c *Cluster) ClientWith(tb testing.TB, options []grpc.DialOption, endpoints ...string) *clientv3.Client {
+	tb.Helper()
+	client, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: dialTimeout, DialOptions: options, Logger: zap.NewNop()})
 	if err != nil {
 		tb.Fatal(err)
 	}

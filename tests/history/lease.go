@@ -76,6 +76,13 @@ func (l *Lease) Kept() bool {
 	return l.kept
 }
 
+// Renewals counts the keepalives that were acknowledged.
+func (l *Lease) Renewals() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.renewals)
+}
+
 // CheckLeases says which leases ended before their time. A sign that a lease is no more comes after its end, so that a
 // lease whose sign comes before the TTL has passed since an acknowledged keepalive was sent has ended early for certain.
 func CheckLeases(leases []*Lease, r *Resolved, j *Joined) []Violation {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"google.golang.org/grpc/codes"
 )
 
 // Target is what of a key a Compare looks at.
@@ -174,6 +176,7 @@ type Op struct {
 	Outcome      Outcome
 	Response     Response // if Done
 	Err          string   // if not
+	Code         codes.Code
 	// Conn is the connection that carried all of it, counted per client from 1; 0: not known.
 	Conn int64
 }

@@ -93,6 +93,13 @@ func (w *Watch) Seen() (int64, <-chan struct{}) {
 	return seen(w.Start, w.deliveries), w.changed
 }
 
+// Next is where a new watch has to start to go on where this one ended.
+func (w *Watch) Next() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return max(seen(w.Start, w.deliveries)+1, w.compacted)
+}
+
 func seen(start int64, deliveries []Delivery) int64 {
 	if len(deliveries) == 0 {
 		return start - 1

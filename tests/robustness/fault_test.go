@@ -1,0 +1,107 @@
+package robustness
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// fault is something that goes wrong with a system, and what must go on meanwhile.
+type fault struct {
+	name string
+	// on tells on which systems it can happen; nil: all.
+	on func(*system) bool
+	// happen makes it happen and returns when it is over.
+	happen func(r *run, t *testing.T, rng *rand.Rand)
+}
+
+func split(s *system) bool   { return !s.standalone() }
+func hasDisk(s *system) bool { return s.disk != nil }
+
+// faults are all of them. Changes of the member list belong here too, once the system takes them.
+func faults() []fault {
+	return []fault{
+		{"kill-node", nil, killNode},
+		{"kill-leader", nil, killLeader},
+		{"kill-all-nodes", nil, killAllNodes},
+		{"kill-service", split, killService},
+		{"kill-two-services", split, killTwoServices},
+		{"terminate", nil, terminate},
+		{"isolate-node", nil, isolateNode},
+		{"isolate-leader", nil, isolateLeader},
+		{"deaf-leader", nil, deafLeader},
+		{"mute-leader", nil, muteLeader},
+		{"cut-link", nil, cutLink},
+		{"cut-service", split, cutService},
+		{"cut-bus", split, cutBus},
+		{"pause", nil, pause},
+		{"pause-leader", nil, pauseLeader},
+		{"pause-bus", split, pauseBus},
+		{"lose-majority", nil, loseMajority},
+		{"cut-all-nodes", nil, cutAllNodes},
+		{"bus-outage", split, busOutage},
+		{"full-disk", hasDisk, fullDisk},
+		{"move-leader", nil, moveLeader},
+		{"kill-and-cut", nil, killAndCut},
+	}
+}
+
+// chosen are the faults of a system, less those that the flag leaves out.
+func chosen(t *testing.T, s *system) (out []fault) {
+	t.Helper()
+	for _, f := range faults() {
+		if (f.on == nil || f.on(s)) && (*onlyFlag == "" || slices.Contains(strings.Split(*onlyFlag, ","), f.name)) {
+			out = append(out, f)
+		}
+	}
+	if len(out) == 0 {
+		t.Fatalf("no fault of %s is called %s", s.Name, *onlyFlag)
+	}
+	return out
+}
+
+// between two times.
+func duration(rng *rand.Rand, least, most time.Duration) time.Duration {
+	return least + time.Duration(rng.Int64N(int64(most-least)))
+}
+
+// last lets a fault go on for a while.
+func (r *run) last(t *testing.T, d time.Duration) {
+	t.Helper()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.Context().Done():
+	}
+}
+
+func pick[T any](rng *rand.Rand, list []T) T { return list[rng.IntN(len(list))] }
+
+// pickTwo gives two different ones.
+func pickTwo[T any](rng *rand.Rand, list []T) (first, second T) {
+	order := rng.Perm(len(list))
+	return list[order[0]], list[order[1]]
+}
+
+// happenAll makes faults happen until the duration is over: each once in an order of chance, then again.
+func (r *run) happenAll(t *testing.T, rng *rand.Rand, d time.Duration) {
+	t.Helper()
+	list := chosen(t, r.system)
+	for begun, n := time.Now(), 0; n == 0 || time.Since(begun) < d; n++ {
+		if n%len(list) == 0 {
+			rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+		}
+		f := list[n%len(list)]
+		r.progress(t, "before "+f.name)
+		at := time.Now()
+		t.Logf("%v: %s", r.Now().Round(time.Millisecond), f.name)
+		f.happen(r, t, rng)
+		over := time.Now()
+		r.progress(t, "after "+f.name)
+		t.Logf("%v: %s is over after %v, and %v later all went on", r.Now().Round(time.Millisecond), f.name,
+			over.Sub(at).Round(time.Millisecond), time.Since(over).Round(time.Millisecond))
+	}
+}
