@@ -13,71 +13,75 @@ const (
 	cutMax = 5 * time.Second
 )
 
-// cut cuts links for a while: half of the time as a network that drops packets, else as one that refuses.
-func (r *run) cut(t *testing.T, rng *rand.Rand, links []relay.Link) {
+// cut cuts links for a while: half of the time as a network that drops packets, else as one that refuses. The rest goes
+// on meanwhile; without are the processes that need not.
+func (r *run) cut(t *testing.T, rng *rand.Rand, links []relay.Link, without ...string) {
 	t.Helper()
-	mode, how := relay.Held, "held"
+	mode := relay.Held
 	if rng.IntN(2) == 0 {
-		mode, how = relay.Refused, "refused"
+		mode = relay.Refused
 	}
+	r.cutAs(t, rng, mode, links, without...)
+}
+
+func (r *run) cutAs(t *testing.T, rng *rand.Rand, mode relay.Mode, links []relay.Link, without ...string) {
+	t.Helper()
+	how := map[relay.Mode]string{relay.Held: "held", relay.Refused: "refused"}[mode]
 	d := duration(rng, cutMin, cutMax)
 	t.Logf("  %s for %v: %v", how, d.Round(time.Millisecond), links)
 	defer r.network.Mend()
 	r.network.Set(mode, links...)
-	r.last(t, d)
+	at := r.Now()
+	// Shorter cuts end when they end: something may stand still for the time in which the cut is found out.
+	if rng.IntN(2) == 0 {
+		r.progress(t, "while it is cut", without...)
+		t.Logf("  after %v all went on without it", (r.Now() - at).Round(time.Millisecond))
+	}
+	r.last(t, d-(r.Now()-at))
 }
 
 // isolateNode cuts a node off from all other processes.
 func isolateNode(r *run, t *testing.T, rng *rand.Rand) {
 	name := pick(rng, r.names())
-	r.cut(t, rng, between([]string{name}, r.others(name)))
+	r.cut(t, rng, between([]string{name}, r.others(name)), name)
 }
 
 // isolateLeader cuts the leader off from the other nodes alone: the rest may still ask it.
 func isolateLeader(r *run, t *testing.T, rng *rand.Rand) {
-	r.cut(t, rng, between([]string{r.names()[r.leader(t)]}, r.names()))
+	name := r.names()[r.leader(t)]
+	r.cut(t, rng, between([]string{name}, r.names()), name)
 }
 
 // deafLeader lets the leader speak and hears nothing back.
 func deafLeader(r *run, t *testing.T, rng *rand.Rand) {
 	name := r.names()[r.leader(t)]
-	r.hold(t, rng, oneWay(r.others(name), []string{name}))
+	r.cutAs(t, rng, relay.Held, oneWay(r.others(name), []string{name}), name)
 }
 
 // muteLeader lets the leader hear and say nothing.
 func muteLeader(r *run, t *testing.T, rng *rand.Rand) {
 	name := r.names()[r.leader(t)]
-	r.hold(t, rng, oneWay([]string{name}, r.others(name)))
+	r.cutAs(t, rng, relay.Held, oneWay([]string{name}, r.others(name)), name)
 }
 
-// hold cuts one way; a connection that is refused would end both.
-func (r *run) hold(t *testing.T, rng *rand.Rand, links []relay.Link) {
-	t.Helper()
-	d := duration(rng, cutMin, cutMax)
-	t.Logf("  held for %v: %v", d.Round(time.Millisecond), links)
-	defer r.network.Mend()
-	r.network.Set(relay.Held, links...)
-	r.last(t, d)
-}
-
-// cutLink cuts the link between two nodes, both ways or one.
+// cutLink cuts the link between two nodes, both ways or one; one that is refused would end both.
 func cutLink(r *run, t *testing.T, rng *rand.Rand) {
 	first, second := pickTwo(rng, r.names())
 	if rng.IntN(2) == 0 {
-		r.hold(t, rng, oneWay([]string{first}, []string{second}))
+		r.cutAs(t, rng, relay.Held, oneWay([]string{first}, []string{second}), first, second)
 		return
 	}
-	r.cut(t, rng, between([]string{first}, []string{second}))
+	r.cut(t, rng, between([]string{first}, []string{second}), first, second)
 }
 
 // cutService cuts a service off from one node, or from everything.
 func cutService(r *run, t *testing.T, rng *rand.Rand) {
 	name := pick(rng, r.services)
 	if rng.IntN(2) == 0 {
-		r.cut(t, rng, between([]string{name}, r.others(name)))
+		r.cut(t, rng, between([]string{name}, r.others(name)), name)
 		return
 	}
-	r.cut(t, rng, between([]string{name}, []string{pick(rng, r.names())}))
+	r.cut(t, rng, between([]string{name}, []string{pick(rng, r.names())}), name)
 }
 
 // cutBus cuts the bus off from one process, or from all.
