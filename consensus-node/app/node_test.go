@@ -279,7 +279,9 @@ func suiteJoin(t *testing.T, conn grpc.ClientConnInterface) {
 			break
 		}
 	}
-	observer, err := client.Join(t.Context())
+	observing, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	observer, err := client.Join(observing)
 	require.NoError(t, err)
 	require.NoError(t, observer.Send(&consensusv1.Announcement{Kind: consensusv1.ServiceKind_SERVICE_KIND_PROXY, Name: "proxy"}))
 	cancel() // the hub goes; the observer is told
@@ -288,8 +290,16 @@ func suiteJoin(t *testing.T, conn grpc.ClientConnInterface) {
 		require.NoError(t, err)
 		if len(topology.GetServices()) == 1 {
 			require.Equal(t, "proxy", topology.GetServices()[0].GetName())
-			return
+			break
 		}
+	}
+	// Nothing changes any more, and the observer is still told that the node is there.
+	for range 2 {
+		before := time.Now()
+		topology, err := observer.Recv()
+		require.NoError(t, err)
+		require.NotZero(t, topology.GetClusterId())
+		require.Less(t, time.Since(before), 3*time.Second)
 	}
 }
 

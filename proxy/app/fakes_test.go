@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -89,6 +91,8 @@ type node struct {
 	intercept func(call *consensusv1.Call) (*consensusv1.Answer, bool)
 	streamed  func(call *consensusv1.Call, stream consensusv1.Consensus_StreamServer) error
 	cut       chan struct{}
+	// silent holds back what Join would say.
+	silent atomic.Bool
 }
 
 func newNode(w *world, id uint64) *node { return &node{world: w, id: id, cut: make(chan struct{})} }
@@ -111,16 +115,21 @@ func (n *node) Join(stream consensusv1.Consensus_JoinServer) error {
 	if _, err := stream.Recv(); err != nil {
 		return err
 	}
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
 	for {
 		n.world.mu.Lock()
 		topology, changed := proto.Clone(n.world.topology).(*consensusv1.Topology), n.world.changed
 		n.world.mu.Unlock()
 		topology.MemberId = n.id
-		if err := stream.Send(topology); err != nil {
-			return err
+		if !n.silent.Load() {
+			if err := stream.Send(topology); err != nil {
+				return err
+			}
 		}
 		select {
 		case <-changed:
+		case <-ticker.C:
 		case <-stream.Context().Done():
 			return stream.Context().Err()
 		}

@@ -232,3 +232,27 @@ func TestLeaderLossEndsDemandingStreams(t *testing.T) {
 		require.NoError(t, patient.CloseSend())
 	})
 }
+
+// What a node said that has gone silent, without the end of any stream, does not count for long: a network that drops packets
+// looks like that.
+func TestSilentNodesAreNoLeader(t *testing.T) {
+	eachBinding(t, func(t *testing.T, r *rig) {
+		r.config = newConfig(100)
+		r.addNodes(1)
+		r.addHub("h1")
+		r.ready()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		demanding, err := pb.NewWatchClient(r.client).Watch(requireLeader(ctx))
+		require.NoError(t, err)
+		create(t, demanding, &pb.WatchCreateRequest{Key: []byte("a")})
+		require.True(t, recv(t, demanding).Created)
+		for _, n := range r.nodes {
+			n.silent.Store(true)
+		}
+		begun := time.Now()
+		_, err = demanding.Recv()
+		require.Equal(t, rpctypes.ErrGRPCNoLeader.Error(), err.Error())
+		require.Less(t, time.Since(begun), 10*time.Second, "before the connection's own pings would tell")
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/protobuf/proto"
@@ -99,7 +100,11 @@ func (r *Registry) list() []*consensusv1.Announcement {
 	return list
 }
 
-// Join registers the caller for as long as its stream lives and tells it the topology, at once and at each change.
+// tellEvery is how often a caller of Join hears of this node though nothing has changed: a network that drops packets ends no
+// stream, and what a node that has gone silent said last must not count for long.
+const tellEvery = time.Second
+
+// Join registers the caller for as long as its stream lives and tells it the topology: at once, at each change and every tellEvery.
 func (s *Server) Join(stream consensusv1.Consensus_JoinServer) error {
 	first, err := stream.Recv()
 	if err != nil {
@@ -124,6 +129,8 @@ func (s *Server) Join(stream consensusv1.Consensus_JoinServer) error {
 
 func (s *Server) tellTopology(ctx context.Context, stream consensusv1.Consensus_JoinServer) error {
 	var last *consensusv1.Topology
+	ticker := time.NewTicker(tellEvery)
+	defer ticker.Stop()
 	for {
 		_, leaderChanged := s.cfg.Raft.Leadership()
 		changed := s.cfg.Registry.watch()
@@ -140,6 +147,8 @@ func (s *Server) tellTopology(ctx context.Context, stream consensusv1.Consensus_
 		select {
 		case <-changed:
 		case <-leaderChanged:
+		case <-ticker.C:
+			last = nil
 		case <-s.cfg.Raft.Stopped():
 			return rpctypes.ErrGRPCStopped
 		case <-ctx.Done():

@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
 	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
 	"github.com/holdfastdb/holdfast/proxy/internal/routing"
@@ -28,6 +30,12 @@ const (
 	rejoinShortest = 50 * time.Millisecond
 	rejoinLongest  = time.Second
 )
+
+// silenceMax is how long a node may say nothing before it counts as unreachable; it says something every second. A network
+// that drops packets ends no stream, and by the pings of the connection alone a lost leader would count for 13 s.
+const silenceMax = 3 * time.Second
+
+var errSilent = errors.New("nothing was heard for too long")
 
 // Config is what a Follower needs.
 type Config struct {
@@ -165,8 +173,8 @@ func (f *Follower) follow(ctx context.Context, endpoint string) {
 }
 
 func (f *Follower) join(ctx context.Context, endpoint string) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	conn, err := f.config.Pool.Get(endpoint)
 	if err != nil {
 		return err
@@ -181,11 +189,22 @@ func (f *Follower) join(ctx context.Context, endpoint string) error {
 	if err != nil {
 		return fmt.Errorf("topology: join %s: %w", endpoint, err)
 	}
+	silence := time.AfterFunc(silenceMax, func() { cancel(errSilent) })
+	defer silence.Stop()
+	var last *consensusv1.Topology
 	for {
 		topology, err := stream.Recv()
+		if errors.Is(context.Cause(ctx), errSilent) {
+			err = errSilent
+		}
 		if err != nil {
 			return fmt.Errorf("topology: join %s: %w", endpoint, err)
 		}
+		silence.Reset(silenceMax)
+		if proto.Equal(topology, last) {
+			continue
+		}
+		last = topology
 		if err := f.update(func() error { return f.state.Heard(endpoint, topology) }); err != nil {
 			return err
 		}

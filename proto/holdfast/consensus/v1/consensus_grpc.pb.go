@@ -53,7 +53,8 @@ type ConsensusClient interface {
 	// is the client's, as in Answer; one that comes before the first part may be got round by asking another node.
 	Stream(ctx context.Context, in *StreamCall, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamPart], error)
 	// Join announces the caller for as long as the stream lives and streams what the caller must know to find its way:
-	// members, leader, hubs, the lease view. The first Topology comes at once, then one at each change.
+	// members, leader, hubs, the lease view. The first Topology comes at once, then one at each change, and every second one
+	// though nothing has changed: what a node said that has gone silent must not count for long.
 	Join(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Announcement, Topology], error)
 	// Feed streams what this node applies, from now on, with heartbeats: the lane beside the bus. The first message is
 	// a heartbeat that tells the position it starts from.
@@ -272,7 +273,8 @@ type ConsensusServer interface {
 	// is the client's, as in Answer; one that comes before the first part may be got round by asking another node.
 	Stream(*StreamCall, grpc.ServerStreamingServer[StreamPart]) error
 	// Join announces the caller for as long as the stream lives and streams what the caller must know to find its way:
-	// members, leader, hubs, the lease view. The first Topology comes at once, then one at each change.
+	// members, leader, hubs, the lease view. The first Topology comes at once, then one at each change, and every second one
+	// though nothing has changed: what a node said that has gone silent must not count for long.
 	Join(grpc.BidiStreamingServer[Announcement, Topology]) error
 	// Feed streams what this node applies, from now on, with heartbeats: the lane beside the bus. The first message is
 	// a heartbeat that tells the position it starts from.
