@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -15,6 +16,9 @@ import (
 const (
 	downMin = 200 * time.Millisecond
 	downMax = 2500 * time.Millisecond
+	// takeover is how long one lease-service stays away in addition: its leases move only after the time in which it might
+	// still acknowledge keepalives.
+	takeover = 6 * time.Second
 )
 
 // away kills processes, sees that the rest goes on if it must, and starts them again.
@@ -27,7 +31,14 @@ func (r *run) away(t *testing.T, rng *rand.Rand, goesOn bool, names ...string) {
 	if goesOn {
 		r.progress(t, fmt.Sprintf("without %v", names), names...)
 	}
-	r.last(t, duration(rng, downMin, downMax))
+	d := duration(rng, downMin, downMax)
+	if len(names) == 1 && strings.HasPrefix(names[0], "lease") {
+		d += takeover
+	}
+	r.last(t, d)
+	if goesOn {
+		r.progress(t, fmt.Sprintf("still without %v", names), names...)
+	}
 	r.StartAll(t, names...)
 }
 
