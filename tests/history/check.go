@@ -7,10 +7,11 @@ import "time"
 func Check(r *Record, within time.Duration) (*Joined, []Violation) {
 	ops := r.Ops()
 	j, violations := Join(r.Watches())
-	resolved, more := Resolve(ops, j)
+	leases := r.Leases()
+	resolved, more := Resolve(ops, leases, j)
 	for _, list := range [][]Violation{
 		more, CheckReads(ops, j), CheckOrder(resolved), CheckFuture(ops, resolved), CheckWatches(r, j),
-		CheckLeases(r.Leases(), resolved, j), CheckHashes(r.Hashes()), CheckLinearizable(resolved, within),
+		CheckLeases(leases, resolved, j), CheckHashes(r.Hashes()), CheckLinearizable(resolved, within),
 	} {
 		violations = append(violations, list...)
 	}

@@ -236,8 +236,15 @@ func TestChecksSeeWhatIsWrong(t *testing.T) {
 		}, "lease: lease 7 of 100ms was gone at 219ms"},
 		"early word of the end":     {func(s *sample) { s.kept.Went(Gone{189 * ms, "keepalive"}) }, "lease: lease 7 of 100ms was gone at 189ms"},
 		"keepalive of a dead lease": {func(s *sample) { s.kept.Renew(Renewal{231 * ms, 232 * ms}) }, "lease: lease 7"},
-		"foreign lease":             {func(s *sample) { s.leases = nil }, "lease: nobody asked for lease 7"},
-		"hashes differ":             {func(s *sample) { s.hashes[1].Hash++ }, "hash: at 5, compacted 2, n1 has 0000004d and n2 has 0000004e"},
+		"key of a lease that was revoked": {func(s *sample) {
+			s.kept.Revoke(110 * ms)
+			s.kept.Revoked(115 * ms)
+			kv := KV{Key: "lease/7", Value: "5", Create: 6, Mod: 6, Version: 1, LeaseID: 7}
+			s.Add(Op{Client: "c2", Call: 120 * ms, Return: 130 * ms, Request: Request{Then: []Action{{Kind: Range, Key: "lease/7"}}},
+				Response: Response{Revision: 6, Succeeded: true, Results: []Result{{KVs: []KV{kv}, Count: 1}}}})
+		}, "real time: c2"},
+		"foreign lease": {func(s *sample) { s.leases = nil }, "lease: nobody asked for lease 7"},
+		"hashes differ": {func(s *sample) { s.hashes[1].Hash++ }, "hash: at 5, compacted 2, n1 has 0000004d and n2 has 0000004e"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSample()

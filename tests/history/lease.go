@@ -16,8 +16,10 @@ type Lease struct {
 	granted  Outcome
 	renewals []Renewal
 	revoked  time.Duration // when a revoke was asked for; 0: never
-	gone     []Gone
-	kept     bool // somebody keeps it alive to the end
+	// revokedBy is when a revoke was acknowledged; 0: never.
+	revokedBy time.Duration
+	gone      []Gone
+	kept      bool // somebody keeps it alive to the end
 }
 
 // Renewal is a keepalive that was acknowledged.
@@ -46,7 +48,7 @@ func (l *Lease) Renew(r Renewal) {
 	l.renewals = append(l.renewals, r)
 }
 
-// Revoke says that a revoke was asked for; what became of it does not matter.
+// Revoke says that a revoke was asked for; nothing that ends the lease from then on is early.
 func (l *Lease) Revoke(call time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -54,6 +56,25 @@ func (l *Lease) Revoke(call time.Duration) {
 		l.revoked = call
 	}
 }
+
+// Revoked says that a revoke was acknowledged: the lease and its keys are gone.
+func (l *Lease) Revoked(at time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.revokedBy = at
+}
+
+// endsBy is when the lease was gone at the latest, as its client was told; never, if it was not.
+func (l *Lease) endsBy() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.revokedBy == 0 {
+		return never
+	}
+	return l.revokedBy
+}
+
+const never = time.Duration(1<<63 - 1)
 
 // Went adds a sign that the lease is no more.
 func (l *Lease) Went(g Gone) {

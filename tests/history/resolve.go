@@ -29,6 +29,7 @@ type Resolution struct {
 type resolver struct {
 	j      *Joined
 	values map[string]int64 // each value's revision
+	leases map[int64]*Lease
 	out    Resolved
 	f      findings
 	lost   []*Op // deletes of unknown outcome
@@ -36,8 +37,11 @@ type resolver struct {
 
 // Resolve finds the cause of each revision. What is acknowledged and missing, done twice, done although refused, or done
 // and asked for by nobody is a violation.
-func Resolve(ops []Op, j *Joined) (*Resolved, []Violation) {
-	r := &resolver{j: j, values: map[string]int64{}, out: Resolved{owner: map[int64]int{}}, f: findings{check: "cause"}}
+func Resolve(ops []Op, leases []*Lease, j *Joined) (*Resolved, []Violation) {
+	r := &resolver{j: j, leases: map[int64]*Lease{}, values: map[string]int64{}, out: Resolved{owner: map[int64]int{}}, f: findings{check: "cause"}}
+	for _, l := range leases {
+		r.leases[l.ID] = l
+	}
 	r.indexValues()
 	for i := range ops {
 		r.take(&ops[i])
@@ -81,14 +85,14 @@ func (r *resolver) take(op *Op) {
 	case op.Outcome == Unknown && found:
 		guessed := *op
 		guessed.Response = Response{Revision: revision}
-		r.own(revision, Resolution{Op: guessed, Guessed: true})
+		r.own(revision, Resolution{Op: guessed, Guessed: true}, never)
 	case op.Outcome == Unknown:
 		if len(op.Request.values()) == 0 {
 			r.lost = append(r.lost, op)
 		}
 	case op.Request.Serializable:
 	case changed(op):
-		r.own(op.Response.Revision, Resolution{Op: *op})
+		r.own(op.Response.Revision, Resolution{Op: *op}, op.Return)
 	default:
 		if found {
 			r.f.add("answered that it changed nothing, but done at %d: %v", revision, op)
@@ -111,9 +115,8 @@ func changed(op *Op) bool {
 	return false
 }
 
-// own makes the operation the cause of the revision. That it returned before anybody saw the revision, or was seen, is the
-// latest time at which it happened.
-func (r *resolver) own(revision int64, o Resolution) {
+// own makes the operation the cause of the revision. It happened before its client was told, by, and before anybody saw it.
+func (r *resolver) own(revision int64, o Resolution, by time.Duration) {
 	c, ok := r.j.Change(revision)
 	if !ok {
 		r.f.add("acknowledged, and in no history: %v", &o.Op)
@@ -131,9 +134,7 @@ func (r *resolver) own(revision int64, o Resolution) {
 		r.f.add("at %d this was done: %v; but it was asked for %v", revision, c.Events, &o.Op)
 	}
 	o.Change = c
-	if at := max(c.First, o.Call); o.Guessed || at < o.Return {
-		o.Return = at
-	}
+	o.Return = max(o.Call, min(c.First, by))
 	r.out.owner[revision] = len(r.out.Ops)
 	r.out.Ops = append(r.out.Ops, o)
 }
@@ -186,9 +187,13 @@ func (r *resolver) unowned() {
 			for _, e := range c.Events {
 				request.Then = append(request.Then, Action{Kind: Delete, Key: e.Key})
 			}
+			by := never
+			if l := r.leases[id]; l != nil {
+				by = l.endsBy()
+			}
 			r.own(c.Revision, Resolution{Guessed: true, Op: Op{
 				Client: fmt.Sprintf("lease %x", id), Request: request, Call: r.putAt(r.j.states[i], c), Response: Response{Revision: c.Revision},
-			}})
+			}}, by)
 			continue
 		}
 		r.f.add("nobody asked for what happened at %d: %v", c.Revision, c.Events)
@@ -214,7 +219,7 @@ func (r *resolver) lostDelete(c *Change) bool {
 			continue
 		}
 		o.Response = Response{Revision: c.Revision}
-		r.own(c.Revision, o)
+		r.own(c.Revision, o, never)
 		r.lost = slices.Delete(r.lost, i, i+1)
 		return true
 	}

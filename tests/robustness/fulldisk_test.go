@@ -15,7 +15,7 @@ import (
 
 const (
 	// fullTimeout bounds how long a member whose disk is full may go on with the room that it had taken before.
-	fullTimeout = time.Minute
+	fullTimeout = 2 * time.Minute
 	// exitStorage is how a process ends that cannot store.
 	exitStorage = 2
 )
@@ -61,7 +61,7 @@ func (r *run) runs(name string) bool {
 
 // putLarge makes the member need more room soon.
 func (r *run) putLarge(ctx context.Context, c workload.Client) {
-	const valueBytes = 128 << 10
+	const valueBytes = 256 << 10
 	r.Do(ctx, c, history.Request{Then: []history.Action{{
 		Kind: history.Put, Key: "large", Value: c.Name + r.Now().String() + strings.Repeat("x", valueBytes),
 	}}})

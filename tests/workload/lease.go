@@ -110,7 +110,9 @@ func (w *Workload) revoke(ctx context.Context, c Client, l *history.Lease) {
 	l.Revoke(w.Now())
 	bounded, cancel := context.WithTimeout(ctx, OpTimeout)
 	defer cancel()
-	_, _ = pb.NewLeaseClient(c.ActiveConnection()).LeaseRevoke(bounded, &pb.LeaseRevokeRequest{ID: l.ID}) // nobody relies on it
+	if _, err := pb.NewLeaseClient(c.ActiveConnection()).LeaseRevoke(bounded, &pb.LeaseRevokeRequest{ID: l.ID}); err == nil {
+		l.Revoked(w.Now())
+	}
 }
 
 // Keep makes a lease that clientv3 keeps alive until ctx is done, and gives what waits for that; an error says that it
