@@ -240,8 +240,10 @@ func TestChecksSeeWhatIsWrong(t *testing.T) {
 			s.kept.Revoke(110 * ms)
 			s.kept.Revoked(115 * ms)
 			kv := KV{Key: "lease/7", Value: "5", Create: 6, Mod: 6, Version: 1, LeaseID: 7}
-			s.Add(Op{Client: "c2", Call: 120 * ms, Return: 130 * ms, Request: Request{Then: []Action{{Kind: Range, Key: "lease/7"}}},
-				Response: Response{Revision: 6, Succeeded: true, Results: []Result{{KVs: []KV{kv}, Count: 1}}}})
+			s.Add(Op{
+				Client: "c2", Call: 120 * ms, Return: 130 * ms, Request: Request{Then: []Action{{Kind: Range, Key: "lease/7"}}},
+				Response: Response{Revision: 6, Succeeded: true, Results: []Result{{KVs: []KV{kv}, Count: 1}}},
+			})
 		}, "real time: c2"},
 		"foreign lease": {func(s *sample) { s.leases = nil }, "lease: nobody asked for lease 7"},
 		"hashes differ": {func(s *sample) { s.hashes[1].Hash++ }, "hash: at 5, compacted 2, n1 has 0000004d and n2 has 0000004e"},
@@ -301,11 +303,15 @@ func TestUnknownIsAFailure(t *testing.T) {
 	var ops []Resolution
 	// Reads at the same time with one answer that no order explains: the search has to try all subsets.
 	for i := range 60 {
-		ops = append(ops, Resolution{Op: Op{Client: fmt.Sprint(i), Call: 0, Return: time.Second, Request: Request{Then: []Action{{Kind: Range, Key: "a"}}},
-			Response: Response{Revision: 1, Succeeded: true, Results: []Result{{}}}}})
+		ops = append(ops, Resolution{Op: Op{
+			Client: fmt.Sprint(i), Call: 0, Return: time.Second, Request: Request{Then: []Action{{Kind: Range, Key: "a"}}},
+			Response: Response{Revision: 1, Succeeded: true, Results: []Result{{}}},
+		}})
 	}
-	ops = append(ops, Resolution{Op: Op{Client: "wrong", Call: 0, Return: time.Second, Request: Request{Then: []Action{{Kind: Range, Key: "a"}}},
-		Response: Response{Revision: 1, Succeeded: true, Results: []Result{{Count: 1}}}}})
+	ops = append(ops, Resolution{Op: Op{
+		Client: "wrong", Call: 0, Return: time.Second, Request: Request{Then: []Action{{Kind: Range, Key: "a"}}},
+		Response: Response{Revision: 1, Succeeded: true, Results: []Result{{Count: 1}}},
+	}})
 	violations := CheckLinearizable(&Resolved{Ops: ops}, 50*ms)
 	require.Len(t, violations, 1)
 	require.Contains(t, violations[0].Text, "UNKNOWN")

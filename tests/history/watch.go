@@ -2,6 +2,7 @@ package history
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -79,7 +80,7 @@ func (w *Watch) Ended() error {
 func (w *Watch) Deliveries() []Delivery {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.deliveries[:len(w.deliveries):len(w.deliveries)]
+	return slices.Clip(w.deliveries)
 }
 
 // Seen is the revision up to which the watch has delivered all, by its events and bookmarks, and what is closed when there
@@ -110,9 +111,6 @@ func seen(start int64, deliveries []Delivery) int64 {
 	}
 	return d.Events[len(d.Events)-1].Mod
 }
-
-// everything tells whether the watch sees each change.
-func (w *Watch) everything() bool { return w.Key == "\x00" && w.End == "\x00" }
 
 func (w *Watch) covers(key string) bool {
 	switch w.End {

@@ -24,7 +24,6 @@ type watchCheck struct {
 	// next is the first revision not covered yet; bookmark the last one that a progress notice promised.
 	next     int64
 	bookmark int64
-	header   int64
 }
 
 func (c *watchCheck) run() {

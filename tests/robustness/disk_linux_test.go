@@ -1,7 +1,6 @@
 package robustness
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -44,7 +43,7 @@ func (d *disk) fill(t *testing.T) {
 	for _, chunk := range []int{1 << 20, 4 << 10} {
 		for zeros := make([]byte, chunk); ; {
 			if _, err := f.Write(zeros); err != nil {
-				require.True(t, errors.Is(err, syscall.ENOSPC), "%v", err)
+				require.ErrorIs(t, err, syscall.ENOSPC, "%v", err)
 				break
 			}
 		}

@@ -14,7 +14,7 @@ type fault struct {
 	// on tells on which systems it can happen; nil: all.
 	on func(*system) bool
 	// happen makes it happen and returns when it is over.
-	happen func(r *run, t *testing.T, rng *rand.Rand)
+	happen func(t *testing.T, r *run, rng *rand.Rand)
 }
 
 func split(s *system) bool   { return !s.standalone() }
@@ -35,6 +35,7 @@ func faults() []fault {
 		{"mute-leader", nil, muteLeader},
 		{"cut-link", nil, cutLink},
 		{"cut-service", split, cutService},
+		{"cut-hub", split, cutHub},
 		{"cut-bus", split, cutBus},
 		{"pause", nil, pause},
 		{"pause-leader", nil, pauseLeader},
@@ -98,7 +99,7 @@ func (r *run) happenAll(t *testing.T, rng *rand.Rand, d time.Duration) {
 		r.progress(t, "before "+f.name)
 		at := time.Now()
 		t.Logf("%v: %s", r.Now().Round(time.Millisecond), f.name)
-		f.happen(r, t, rng)
+		f.happen(t, r, rng)
 		over := time.Now()
 		r.progress(t, "after "+f.name)
 		t.Logf("%v: %s is over after %v, and %v later all went on", r.Now().Round(time.Millisecond), f.name,

@@ -3,6 +3,7 @@ package robustness
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,7 @@ const (
 
 // fullDisk fills the disk of one member. It must end, with the exit code of a storage failure and a line that says why:
 // what a write failed on may be half there. The others go on. With room again it starts and catches up.
-func fullDisk(r *run, t *testing.T, rng *rand.Rand) {
+func fullDisk(t *testing.T, r *run, rng *rand.Rand) {
 	name := r.names()[len(r.nodes)-1]
 	r.disk.fill(t)
 	c := r.dial(t, "filler"+r.Now().String(), r.Endpoints()...)
@@ -44,19 +45,14 @@ func fullDisk(r *run, t *testing.T, rng *rand.Rand) {
 		require.NotContains(t, text, "goroutine ", "no stack trace")
 	}
 	r.progress(t, "without "+name, name)
-	r.last(t, duration(rng, downMin, downMax))
+	r.last(t, duration(rng, downShortest, downLongest))
 	r.disk.free(t)
 	r.Start(t, name)
 	r.caughtUpNode(t, len(r.nodes)-1, r.Newest())
 }
 
 func (r *run) runs(name string) bool {
-	for _, running := range r.Running() {
-		if running == name {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(r.Running(), name)
 }
 
 // putLarge makes the member need more room soon.

@@ -12,10 +12,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// downMin and downMax bound how long a process stays away after the system was seen to go on without it.
+// downShortest and downLongest bound how long a process stays away after the system was seen to go on without it.
 const (
-	downMin = 200 * time.Millisecond
-	downMax = 2500 * time.Millisecond
+	downShortest = 200 * time.Millisecond
+	downLongest  = 2500 * time.Millisecond
 	// takeover is how long one lease-service stays away in addition: its leases move only after the time in which it might
 	// still acknowledge keepalives.
 	takeover = 6 * time.Second
@@ -31,7 +31,7 @@ func (r *run) away(t *testing.T, rng *rand.Rand, goesOn bool, names ...string) {
 	if goesOn {
 		r.progress(t, fmt.Sprintf("without %v", names), names...)
 	}
-	d := duration(rng, downMin, downMax)
+	d := duration(rng, downShortest, downLongest)
 	if len(names) == 1 && strings.HasPrefix(names[0], "lease") {
 		d += takeover
 	}
@@ -42,10 +42,10 @@ func (r *run) away(t *testing.T, rng *rand.Rand, goesOn bool, names ...string) {
 	r.StartAll(t, names...)
 }
 
-func killNode(r *run, t *testing.T, rng *rand.Rand) { r.away(t, rng, true, pick(rng, r.names())) }
+func killNode(t *testing.T, r *run, rng *rand.Rand) { r.away(t, rng, true, pick(rng, r.names())) }
 
 // killLeader measures what a failover costs too.
-func killLeader(r *run, t *testing.T, rng *rand.Rand) {
+func killLeader(t *testing.T, r *run, rng *rand.Rand) {
 	name := r.names()[r.leader(t)]
 	at := r.Now()
 	r.away(t, rng, true, name)
@@ -70,19 +70,19 @@ func (r *run) gap(from time.Duration) (longest time.Duration) {
 	return longest
 }
 
-func killAllNodes(r *run, t *testing.T, rng *rand.Rand) { r.away(t, rng, false, r.names()...) }
+func killAllNodes(t *testing.T, r *run, rng *rand.Rand) { r.away(t, rng, false, r.names()...) }
 
-func killService(r *run, t *testing.T, rng *rand.Rand) { r.away(t, rng, true, pick(rng, r.services)) }
+func killService(t *testing.T, r *run, rng *rand.Rand) { r.away(t, rng, true, pick(rng, r.services)) }
 
 // killTwoServices may take both of a kind, and then what only they do stands still.
-func killTwoServices(r *run, t *testing.T, rng *rand.Rand) {
+func killTwoServices(t *testing.T, r *run, rng *rand.Rand) {
 	first, second := pickTwo(rng, r.services)
 	both := func(a, b string) bool { return (first == a && second == b) || (first == b && second == a) }
 	r.away(t, rng, !both("hub1", "hub2") && !both("proxy1", "proxy2"), first, second)
 }
 
 // terminate ends a process as an operator does.
-func terminate(r *run, t *testing.T, rng *rand.Rand) {
+func terminate(t *testing.T, r *run, rng *rand.Rand) {
 	name := pick(rng, r.Processes())
 	t.Logf("  SIGTERM to %s", name)
 	r.Kill(t, name, syscall.SIGTERM)
@@ -95,11 +95,11 @@ func terminate(r *run, t *testing.T, rng *rand.Rand) {
 }
 
 // pause stops a process, as a debugger, a slow disk or a busy machine does, for less or more than an election takes.
-func pause(r *run, t *testing.T, rng *rand.Rand) { r.stop(t, rng, pick(rng, r.Processes())) }
+func pause(t *testing.T, r *run, rng *rand.Rand) { r.stop(t, rng, pick(rng, r.Processes())) }
 
-func pauseLeader(r *run, t *testing.T, rng *rand.Rand) { r.stop(t, rng, r.names()[r.leader(t)]) }
+func pauseLeader(t *testing.T, r *run, rng *rand.Rand) { r.stop(t, rng, r.names()[r.leader(t)]) }
 
-func pauseBus(r *run, t *testing.T, rng *rand.Rand) { r.stop(t, rng, "nats") }
+func pauseBus(t *testing.T, r *run, rng *rand.Rand) { r.stop(t, rng, "nats") }
 
 func (r *run) stop(t *testing.T, rng *rand.Rand, name string) {
 	t.Helper()
@@ -114,7 +114,7 @@ func (r *run) stop(t *testing.T, rng *rand.Rand, name string) {
 }
 
 // busOutage is longer than the bus's clients keep anything for it.
-func busOutage(r *run, t *testing.T, rng *rand.Rand) {
+func busOutage(t *testing.T, r *run, rng *rand.Rand) {
 	r.Kill(t, "nats", syscall.SIGKILL)
 	for begun, d := time.Now(), duration(rng, 8*time.Second, 12*time.Second); time.Since(begun) < d; {
 		r.progress(t, "without NATS")

@@ -25,7 +25,7 @@ import (
 const noLeaderTimeout = 15 * time.Second
 
 // loseMajority kills all nodes but one.
-func loseMajority(r *run, t *testing.T, rng *rand.Rand) {
+func loseMajority(t *testing.T, r *run, rng *rand.Rand) {
 	left := pick(rng, r.names())
 	killed := slices.DeleteFunc(r.names(), func(name string) bool { return name == left })
 	t.Logf("  kill -9 of %v", killed)
@@ -37,7 +37,7 @@ func loseMajority(r *run, t *testing.T, rng *rand.Rand) {
 }
 
 // cutAllNodes cuts all links between nodes.
-func cutAllNodes(r *run, t *testing.T, _ *rand.Rand) {
+func cutAllNodes(t *testing.T, r *run, _ *rand.Rand) {
 	r.withoutMajority(t, r.names(), func() { r.network.Set(relay.Held, between(r.names(), r.names())...) }, r.network.Mend)
 }
 
@@ -125,7 +125,7 @@ func (r *run) stayedOpen(t *testing.T, endpoints []string, from, until time.Dura
 }
 
 // moveLeader moves the leadership as an operator does.
-func moveLeader(r *run, t *testing.T, rng *rand.Rand) {
+func moveLeader(t *testing.T, r *run, rng *rand.Rand) {
 	at := r.leader(t)
 	to := (at + 1 + rng.IntN(len(r.nodes)-1)) % len(r.nodes)
 	t.Logf("  from %s to %s", r.nodes[at].name, r.nodes[to].name)

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	cutMin = 500 * time.Millisecond
-	cutMax = 5 * time.Second
+	cutShortest = 500 * time.Millisecond
+	cutLongest  = 5 * time.Second
 )
 
 // cut cuts links for a while: half of the time as a network that drops packets, else as one that refuses. The rest goes
@@ -27,13 +27,13 @@ func (r *run) cut(t *testing.T, rng *rand.Rand, links []relay.Link, without ...s
 func (r *run) cutAs(t *testing.T, rng *rand.Rand, mode relay.Mode, links []relay.Link, without ...string) {
 	t.Helper()
 	how := map[relay.Mode]string{relay.Held: "held", relay.Refused: "refused"}[mode]
-	d := duration(rng, cutMin, cutMax)
+	d := duration(rng, cutShortest, cutLongest)
 	t.Logf("  %s for %v: %v", how, d.Round(time.Millisecond), links)
 	defer r.network.Mend()
 	r.network.Set(mode, links...)
 	at := r.Now()
-	// Shorter cuts end when they end: something may stand still for the time in which the cut is found out.
-	if rng.IntN(2) == 0 {
+	// Shorter ones may end before they are found out.
+	if d > (cutShortest+cutLongest)/2 {
 		r.progress(t, "while it is cut", without...)
 		t.Logf("  after %v all went on without it", (r.Now() - at).Round(time.Millisecond))
 	}
@@ -41,31 +41,31 @@ func (r *run) cutAs(t *testing.T, rng *rand.Rand, mode relay.Mode, links []relay
 }
 
 // isolateNode cuts a node off from all other processes.
-func isolateNode(r *run, t *testing.T, rng *rand.Rand) {
+func isolateNode(t *testing.T, r *run, rng *rand.Rand) {
 	name := pick(rng, r.names())
 	r.cut(t, rng, between([]string{name}, r.others(name)), name)
 }
 
 // isolateLeader cuts the leader off from the other nodes alone: the rest may still ask it.
-func isolateLeader(r *run, t *testing.T, rng *rand.Rand) {
+func isolateLeader(t *testing.T, r *run, rng *rand.Rand) {
 	name := r.names()[r.leader(t)]
 	r.cut(t, rng, between([]string{name}, r.names()), name)
 }
 
 // deafLeader lets the leader speak and hears nothing back.
-func deafLeader(r *run, t *testing.T, rng *rand.Rand) {
+func deafLeader(t *testing.T, r *run, rng *rand.Rand) {
 	name := r.names()[r.leader(t)]
 	r.cutAs(t, rng, relay.Held, oneWay(r.others(name), []string{name}), name)
 }
 
 // muteLeader lets the leader hear and say nothing.
-func muteLeader(r *run, t *testing.T, rng *rand.Rand) {
+func muteLeader(t *testing.T, r *run, rng *rand.Rand) {
 	name := r.names()[r.leader(t)]
 	r.cutAs(t, rng, relay.Held, oneWay([]string{name}, r.others(name)), name)
 }
 
 // cutLink cuts the link between two nodes, both ways or one; one that is refused would end both.
-func cutLink(r *run, t *testing.T, rng *rand.Rand) {
+func cutLink(t *testing.T, r *run, rng *rand.Rand) {
 	first, second := pickTwo(rng, r.names())
 	if rng.IntN(2) == 0 {
 		r.cutAs(t, rng, relay.Held, oneWay([]string{first}, []string{second}), first, second)
@@ -75,7 +75,7 @@ func cutLink(r *run, t *testing.T, rng *rand.Rand) {
 }
 
 // cutService cuts a service off from one node, or from everything.
-func cutService(r *run, t *testing.T, rng *rand.Rand) {
+func cutService(t *testing.T, r *run, rng *rand.Rand) {
 	name := pick(rng, r.services)
 	if rng.IntN(2) == 0 {
 		r.cut(t, rng, between([]string{name}, r.others(name)), name)
@@ -84,8 +84,14 @@ func cutService(r *run, t *testing.T, rng *rand.Rand) {
 	r.cut(t, rng, between([]string{name}, []string{pick(rng, r.names())}), name)
 }
 
+// cutHub cuts a hub off from everything: the streams that it served go on from the other.
+func cutHub(t *testing.T, r *run, rng *rand.Rand) {
+	name := pick(rng, []string{"hub1", "hub2"})
+	r.cut(t, rng, between([]string{name}, r.others(name)), name)
+}
+
 // cutBus cuts the bus off from one process, or from all.
-func cutBus(r *run, t *testing.T, rng *rand.Rand) {
+func cutBus(t *testing.T, r *run, rng *rand.Rand) {
 	others := r.others("nats")
 	if rng.IntN(2) == 0 {
 		others = []string{pick(rng, others)}
@@ -94,12 +100,12 @@ func cutBus(r *run, t *testing.T, rng *rand.Rand) {
 }
 
 // killAndCut kills one process while another is cut off.
-func killAndCut(r *run, t *testing.T, rng *rand.Rand) {
+func killAndCut(t *testing.T, r *run, rng *rand.Rand) {
 	killed, cut := pickTwo(rng, r.Processes())
 	done := make(chan struct{})
 	links := between([]string{cut}, r.others(cut))
 	mode := pick(rng, []relay.Mode{relay.Held, relay.Refused})
-	d := duration(rng, cutMin, cutMax)
+	d := duration(rng, cutShortest, cutLongest)
 	t.Logf("  for %v, mode %d: %v", d.Round(time.Millisecond), mode, links)
 	r.network.Set(mode, links...)
 	timer := time.AfterFunc(d, func() {

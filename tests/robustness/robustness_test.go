@@ -9,7 +9,7 @@ import (
 
 // TestRobustness lets faults of chance happen to each system.
 func TestRobustness(t *testing.T) {
-	for _, kind := range strings.Split(*systemFlag, ",") {
+	for kind := range strings.SplitSeq(*systemFlag, ",") {
 		t.Run(kind, func(t *testing.T) {
 			withClients(t, kind, func(r *run, rng *rand.Rand) { r.happenAll(t, rng, *durationFlag) })
 		})

@@ -245,7 +245,7 @@ func (r *run) leasesGone(t *testing.T) {
 		if ctx.Err() != nil {
 			require.Fail(t, "leases that nobody keeps live on", "%d of them %v after the end: %v (%v)", len(left), goneTimeout, left, err)
 		}
-		time.Sleep(10 * pollPause) //nolint:forbidigo // the state of a server has no other sign
+		time.Sleep(10 * pollPause)
 	}
 }
 

@@ -62,8 +62,17 @@ func (k *kvClient) request() history.Request {
 		weight int
 		make   func() history.Request
 	}{
-		{24, k.put}, {12, k.get}, {10, k.getSerializable}, {6, k.remove}, {2, k.removeRange}, {14, k.swap},
-		{8, k.several}, {5, k.mixed}, {7, k.list}, {6, k.listSerializable}, {6, k.past},
+		{24, k.put},
+		{12, k.get},
+		{10, k.getSerializable},
+		{6, k.remove},
+		{2, k.removeRange},
+		{14, k.swap},
+		{8, k.several},
+		{5, k.mixed},
+		{7, k.list},
+		{6, k.listSerializable},
+		{6, k.past},
 	}
 	total := 0
 	for _, kind := range kinds {

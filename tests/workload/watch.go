@@ -45,7 +45,7 @@ func (w *Workload) Watch(ctx context.Context, c Client, h *history.Watch, progre
 			h.Finish(err, r.CompactRevision)
 			return
 		}
-		if d, ok := delivery(at, r.Header.Revision, (events)(r.Events), r.IsProgressNotify()); ok {
+		if d, ok := delivery(at, r.Header.Revision, events(r.Events), r.IsProgressNotify()); ok {
 			h.Add(d)
 		}
 	}
@@ -59,7 +59,7 @@ type events []*clientv3.Event
 func delivery(at time.Duration, revision int64, list events, bookmark bool) (history.Delivery, bool) {
 	d := history.Delivery{At: at, Revision: revision, Bookmark: bookmark}
 	for _, e := range list {
-		d.Events = append(d.Events, event((*mvccpb.Event)(e)))
+		d.Events = append(d.Events, event(e))
 	}
 	return d, bookmark || len(list) > 0
 }
@@ -135,9 +135,7 @@ func (w *Workload) bare(ctx context.Context, c Client, h *history.Watch) error {
 			continue
 		}
 		list := make(events, len(r.Events))
-		for i, e := range r.Events {
-			list[i] = (*clientv3.Event)(e)
-		}
+		copy(list, r.Events)
 		if d, ok := delivery(at, r.Header.Revision, list, len(list) == 0); ok {
 			h.Add(d)
 		}

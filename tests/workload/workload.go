@@ -78,8 +78,7 @@ func outcome(err error) history.Outcome {
 
 // Code is the code of an error that a client of etcd gave.
 func Code(err error) codes.Code {
-	var etcd rpctypes.EtcdError
-	if errors.As(err, &etcd) {
+	if etcd, ok := errors.AsType[rpctypes.EtcdError](err); ok {
 		return etcd.Code()
 	}
 	switch {
