@@ -276,6 +276,8 @@ type hub struct {
 	mu            sync.Mutex
 	registrations int
 	cut           chan struct{}
+	// silent holds back all that Watch would say.
+	silent atomic.Bool
 }
 
 func newHub(w *world, name string) *hub { return &hub{world: w, name: name, cut: make(chan struct{})} }
@@ -324,6 +326,8 @@ func (h *hub) Watch(stream watchv1.Hub_WatchServer) error {
 	live := int64(-1)
 	regs := map[uint64]*watchv1.Registration{}
 	taken := uint64(0)
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
 	for {
 		h.world.mu.Lock()
 		head, changed := h.world.revision, h.world.changed
@@ -331,6 +335,10 @@ func (h *hub) Watch(stream watchv1.Hub_WatchServer) error {
 		h.world.mu.Unlock()
 		if live < 0 {
 			live = head
+		}
+		if h.silent.Load() {
+			<-ctx.Done()
+			return nil
 		}
 		if head > live {
 			head = min(head, live+deliveryRevisionsMax)
@@ -368,6 +376,13 @@ func (h *hub) Watch(stream watchv1.Hub_WatchServer) error {
 				return err
 			}
 		case <-changed:
+		case <-ticker.C:
+			if h.silent.Load() {
+				continue
+			}
+			if err := stream.Send(&watchv1.HubResponse{Taken: taken, LiveFrom: live, LiveTo: live, HasLeader: true}); err != nil {
+				return err
+			}
 		case <-cut:
 			return status.Error(codes.Unavailable, "cut")
 		case <-ctx.Done():

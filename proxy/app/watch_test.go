@@ -256,3 +256,27 @@ func TestSilentNodesAreNoLeader(t *testing.T) {
 		require.Less(t, time.Since(begun), 10*time.Second, "before the connection's own pings would tell")
 	})
 }
+
+// Watches move away from a hub that has gone silent, without the end of any stream.
+func TestSilentHubIsLeft(t *testing.T) {
+	eachBinding(t, func(t *testing.T, r *rig) {
+		r.addNodes(1)
+		h1, _ := r.addHub("h1")
+		h2, _ := r.addHub("h2")
+		r.ready()
+		ctx, cancel := context.WithTimeout(t.Context(), 11*time.Second) // less than the connection's own pings take to tell
+		defer cancel()
+		stream, err := pb.NewWatchClient(r.client).Watch(ctx)
+		require.NoError(t, err)
+		create(t, stream, &pb.WatchCreateRequest{Key: []byte("a")})
+		require.True(t, recv(t, stream).Created)
+		require.Eventually(t, func() bool { return h1.registered()+h2.registered() == 1 }, 5*time.Second, time.Millisecond)
+		silent := h1
+		if h2.registered() == 1 {
+			silent = h2
+		}
+		silent.silent.Store(true)
+		r.world.put("a", "v", nil)
+		require.Len(t, recv(t, stream).Events, 1)
+	})
+}

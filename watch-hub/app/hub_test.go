@@ -360,3 +360,27 @@ func TestStoppingAsksProxiesToLeave(t *testing.T) {
 		require.True(t, r.world.announcement("hub1").GetDraining())
 	})
 }
+
+// A proxy hears of its hub though there is nothing to tell, so that it can leave one that has gone silent; one that takes
+// nothing is not told more and more.
+func TestIdleProxyHearsOfItsHub(t *testing.T) {
+	inBubble(t, true, nil, func(r *rig) {
+		c := newClient(r.t, r.hub, "idle")
+		last := time.Now()
+		for range 10 {
+			response, err := c.stream.Recv()
+			require.NoError(t, err)
+			require.LessOrEqual(t, time.Since(last), 3*time.Second)
+			last = time.Now()
+			c.mu.Lock()
+			c.take(response)
+			mark := c.taken
+			c.mu.Unlock()
+			require.NoError(t, c.stream.Send(&watchv1.HubRequest{Taken: mark}))
+		}
+		c.watch(all(1, 1))
+		r.world.put("k")
+		go c.receive()
+		r.sees(c, 1, 1, "k=v1")
+	})
+}

@@ -2,10 +2,12 @@ package fanout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -20,6 +22,12 @@ import (
 func linkLimits() credit.Limits {
 	return credit.Limits{QueueItems: 1 << 20, QueueBytes: 256 << 20, BatchItems: 4 << 10, BatchBytes: 1 << 20}
 }
+
+// silenceMax is how long a hub may say nothing before its watches move to another; it says something every second. A network
+// that drops packets ends no stream, and by the pings of the connection alone watches would stand still for 13 s.
+const silenceMax = 5 * time.Second
+
+var errSilent = errors.New("nothing was heard for too long")
 
 // change is one registration or cancellation on its way to a hub.
 type change struct {
@@ -95,7 +103,8 @@ func (l *link) close() map[uint64]*registration {
 
 // run holds the stream until it breaks or the context ends.
 func (l *link) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancelFor := context.WithCancelCause(ctx)
+	cancel := func() { cancelFor(nil) }
 	defer cancel()
 	conn, err := l.hubs.config.Pool.Get(l.hub.Address)
 	if err != nil {
@@ -115,16 +124,23 @@ func (l *link) run(ctx context.Context) error {
 		defer cancel()
 		l.send(ctx, stream)
 	})
+	silence := time.AfterFunc(silenceMax, func() { cancelFor(errSilent) })
+	defer silence.Stop()
 	for {
 		response, err := stream.Recv()
+		if errors.Is(context.Cause(ctx), errSilent) {
+			err = errSilent
+		}
 		if err != nil {
 			return fmt.Errorf("fanout: hub %s: %w", l.hub.Name, err)
 		}
+		silence.Stop() // handing out takes the time that it takes
 		l.lane.Taken(response.GetTaken())
 		if !response.GetMarkAlone() {
 			l.lane.Received()
 		}
 		l.take(response)
+		silence.Reset(silenceMax)
 	}
 }
 

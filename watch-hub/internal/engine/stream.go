@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -21,7 +23,13 @@ type stream struct {
 	id    uint64
 	queue *egress.Queue
 	lane  *credit.Lane[turn]
+	// spoke: something was sent since it was last looked at.
+	spoke atomic.Bool
 }
+
+// tellEvery is how often a proxy hears of this hub though there is nothing to tell: a network that drops packets ends no stream,
+// and a proxy moves its watches away from a hub that it no longer hears.
+const tellEvery = time.Second
 
 // turn is the right to send one response.
 type turn struct{}
@@ -62,6 +70,7 @@ func (e *Engine) Watch(server watchv1.Hub_WatchServer) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	sending.Go(func() { cancel(e.send(ctx, s, server)) })
+	sending.Go(func() { s.tell(ctx) })
 	go func() { cancel(e.listen(ctx, s, server, first)) }() // ends with the server's context, after this returns
 	select {
 	case <-ctx.Done():
@@ -122,8 +131,10 @@ func (e *Engine) send(ctx context.Context, s *stream, server watchv1.Hub_WatchSe
 			response = &watchv1.HubResponse{LiveFrom: position, LiveTo: position, MarkAlone: true}
 		} else {
 			var relieved bool
-			// Never nil: the queue was armed, and nobody else takes.
-			response, relieved = s.queue.Take()
+			if response, relieved = s.queue.Take(); response == nil { // a turn to tell that the hub is there
+				position := s.queue.Sent()
+				response = &watchv1.HubResponse{LiveFrom: position, LiveTo: position}
+			}
 			if relieved && !e.post(ctx, func() { e.core.Relieved(s.id) }) {
 				return ctx.Err()
 			}
@@ -132,6 +143,23 @@ func (e *Engine) send(ctx context.Context, s *stream, server watchv1.Hub_WatchSe
 		response.Taken, response.HasLeader = batch.Taken, e.hasLeader.Load()
 		if err := server.Send(response); err != nil {
 			return fmt.Errorf("engine: send: %w", err)
+		}
+		s.spoke.Store(true)
+	}
+}
+
+// tell asks for a turn whenever nothing was sent for a while. Whatever waits by then goes with it.
+func (s *stream) tell(ctx context.Context) {
+	ticker := time.NewTicker(tellEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		if !s.spoke.Swap(false) {
+			_ = s.lane.Put(turn{}) // it refuses while another turn waits, which does as well, and after the end
 		}
 	}
 }

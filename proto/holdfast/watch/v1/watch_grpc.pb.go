@@ -34,6 +34,9 @@ const (
 // id that it no longer holds. The hub states for each registration which interval of revisions it covers; the proxy
 // keeps the covered position c of each and accepts an interval (from, to] exactly if from <= c < to, dropping events at
 // or below c. An interval with from > c is a hole: the proxy cancels the registration and makes a new one from c+1.
+//
+// The hub says something at least every second, an empty response if there is nothing to tell: a proxy moves its registrations
+// away from a hub that it no longer hears.
 type HubClient interface {
 	Watch(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HubRequest, HubResponse], error)
 }
@@ -69,6 +72,9 @@ type Hub_WatchClient = grpc.BidiStreamingClient[HubRequest, HubResponse]
 // id that it no longer holds. The hub states for each registration which interval of revisions it covers; the proxy
 // keeps the covered position c of each and accepts an interval (from, to] exactly if from <= c < to, dropping events at
 // or below c. An interval with from > c is a hole: the proxy cancels the registration and makes a new one from c+1.
+//
+// The hub says something at least every second, an empty response if there is nothing to tell: a proxy moves its registrations
+// away from a hub that it no longer hears.
 type HubServer interface {
 	Watch(grpc.BidiStreamingServer[HubRequest, HubResponse]) error
 	mustEmbedUnimplementedHubServer()
