@@ -21,7 +21,7 @@ func mountDisk(t *testing.T, dir string) *disk {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(dir, 0o700))
 	if err := unix.Mount("holdfast-test", dir, "tmpfs", 0, "mode=0700,size="+diskBytes); err != nil {
-		t.Logf("LEFT OUT: the full disk. A tmpfs cannot be mounted here (%v): run as root", err)
+		leftOut(t, "the full disk. A tmpfs cannot be mounted here (%v): run as root", err)
 		return nil
 	}
 	t.Cleanup(func() {

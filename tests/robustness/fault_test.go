@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/holdfastdb/holdfast/tests/relay"
 )
 
 // fault is something that goes wrong with a system, and what must go on meanwhile.
@@ -17,8 +19,10 @@ type fault struct {
 	happen func(t *testing.T, r *run, rng *rand.Rand)
 }
 
-func split(s *system) bool   { return !s.standalone() }
-func hasDisk(s *system) bool { return s.disk != nil }
+func split(s *system) bool     { return !s.standalone() }
+func cuts(*system) bool        { return relay.Identifies() }
+func splitCuts(s *system) bool { return split(s) && cuts(s) }
+func hasDisk(s *system) bool   { return s.disk != nil }
 
 // faults are all of them. Changes of the member list belong here too, once the system takes them.
 func faults() []fault {
@@ -29,23 +33,23 @@ func faults() []fault {
 		{"kill-service", split, killService},
 		{"kill-two-services", split, killTwoServices},
 		{"terminate", nil, terminate},
-		{"isolate-node", nil, isolateNode},
-		{"isolate-leader", nil, isolateLeader},
-		{"deaf-leader", nil, deafLeader},
-		{"mute-leader", nil, muteLeader},
-		{"cut-link", nil, cutLink},
-		{"cut-service", split, cutService},
-		{"cut-hub", split, cutHub},
-		{"cut-bus", split, cutBus},
+		{"isolate-node", cuts, isolateNode},
+		{"isolate-leader", cuts, isolateLeader},
+		{"deaf-leader", cuts, deafLeader},
+		{"mute-leader", cuts, muteLeader},
+		{"cut-link", cuts, cutLink},
+		{"cut-service", splitCuts, cutService},
+		{"cut-hub", splitCuts, cutHub},
+		{"cut-bus", splitCuts, cutBus},
 		{"pause", nil, pause},
 		{"pause-leader", nil, pauseLeader},
 		{"pause-bus", split, pauseBus},
 		{"lose-majority", nil, loseMajority},
-		{"cut-all-nodes", nil, cutAllNodes},
+		{"cut-all-nodes", cuts, cutAllNodes},
 		{"bus-outage", split, busOutage},
 		{"full-disk", hasDisk, fullDisk},
 		{"move-leader", nil, moveLeader},
-		{"kill-and-cut", nil, killAndCut},
+		{"kill-and-cut", cuts, killAndCut},
 	}
 }
 

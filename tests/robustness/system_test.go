@@ -3,6 +3,7 @@ package robustness
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,6 +42,14 @@ func (s *system) names() (out []string) {
 	return out
 }
 
+// leftOut says loudly that a part of the test cannot run here.
+func leftOut(t *testing.T, format string, args ...any) {
+	t.Helper()
+	text := fmt.Sprintf("LEFT OUT: "+format, args...)
+	t.Log(text)
+	fmt.Fprintf(os.Stderr, "\n%s: %s\n\n", t.Name(), text)
+}
+
 func startSystem(t *testing.T, kind string) *system {
 	t.Helper()
 	s := &system{network: relay.New(), serving: map[string]string{}}
@@ -55,7 +64,7 @@ func startSystem(t *testing.T, kind string) *system {
 		require.Equal(t, "split", kind)
 	}
 	if !relay.Identifies() {
-		t.Log("LEFT OUT: this machine does not tell processes apart by their connections, so that single links cannot be cut")
+		leftOut(t, "cuts. This machine does not tell processes apart by their connections")
 	}
 	data := t.TempDir()
 	s.disk = mountDisk(t, filepath.Join(data, names[len(names)-1]))
