@@ -54,6 +54,12 @@ func (s *Store) Close(ctx context.Context) error {
 	}
 	s.wake()
 	<-s.stopped // nothing is left to commit, or it has failed
+	select {
+	case s.copying <- struct{}{}: // a Defragment has ended, or will before it begins
+		<-s.copying
+	case <-ctx.Done():
+		return errors.Join(err, fmt.Errorf("close: the file is being copied: %w", ctx.Err()))
+	}
 	f := s.letGo()
 	select {
 	case <-f.closed:

@@ -102,6 +102,9 @@ func (s *Store) commit() error {
 		s.opts.Logger.Warn("slow database commit", slog.Duration("took", took),
 			slog.Int("operations", g.count), slog.Int("bytes", g.bytes))
 	}
+	if s.notes != nil {
+		s.notes.add(g)
+	}
 	b, err := openBase(f, s.generation.Load()+1)
 	if err != nil {
 		return fmt.Errorf("after commit to %s: %w", s.path, err)
@@ -113,11 +116,12 @@ func (s *Store) commit() error {
 
 // replaceBase publishes b, which holds g.
 func (s *Store) replaceBase(b *base, g *generation) {
+	// In this order, so that nobody who adds the two up counts g twice.
+	s.bytes.Add(-int64(g.bytes))
 	s.measure(b)
 	s.mu.Lock()
 	old := s.base
 	s.base, s.frozen, s.done = b, nil, g.seq
-	s.bytes.Add(-int64(g.bytes))
 	s.durable.Store(b.meta.Index)
 	s.generation.Store(b.generation)
 	s.publish()

@@ -43,6 +43,9 @@ func crashEntry(index uint64) Batch {
 	return b
 }
 
+// crashDefrags is the value of crashChildEnv for a child that also defragments all the time.
+const crashDefrags = "defragment"
+
 // crashChild prints each durable index. It ends by being killed.
 func crashChild() {
 	opts := testOptions()
@@ -50,6 +53,16 @@ func crashChild() {
 	opts.MaxPendingBytes = 256 << 10
 	opts.OnDurable = func(index uint64) { fmt.Println(index) }
 	s, err := Open(crashName, opts)
+	if err == nil && os.Getenv(crashChildEnv) == crashDefrags {
+		go func() {
+			for {
+				if err := s.Defragment(context.Background()); err != nil {
+					fmt.Println("error:", err)
+					os.Exit(1)
+				}
+			}
+		}()
+	}
 	for i := uint64(1); err == nil; i++ {
 		if i == 1 {
 			i = s.Durable() + 1
@@ -60,32 +73,38 @@ func crashChild() {
 	os.Exit(1)
 }
 
-func TestKilledProcessLeavesAPrefix(t *testing.T) {
+func TestKilledProcessLeavesAPrefix(t *testing.T) { killOften(t, "1") }
+
+func TestKilledProcessThatDefragmentsLeavesAPrefix(t *testing.T) { killOften(t, crashDefrags) }
+
+func killOften(t *testing.T, mode string) {
+	t.Helper()
 	rng := newRand(t)
 	path := filepath.Join(t.TempDir(), crashName)
 	var last uint64
 	for range 4 {
-		durable := runAndKill(t, path, 1+rng.IntN(12), time.Duration(rng.IntN(3000))*time.Microsecond)
+		durable := runAndKill(t, mode, path, 1+rng.IntN(12), time.Duration(rng.IntN(3000))*time.Microsecond)
 		s := open(t, path, testOptions())
 		index := s.Durable()
 		require.GreaterOrEqual(t, index, durable, "what was reported durable is gone")
 		require.Greater(t, index, last, "the child got nowhere")
 		last = index
 		requirePrefix(t, s, index)
+		require.NoFileExists(t, path+copySuffix, "a copy was left behind")
 		require.NoError(t, s.Close(t.Context()))
 	}
 }
 
 // runAndKill runs the child until it has reported some commits and a little
 // longer, kills it, and returns the last index it reported.
-func runAndKill(t *testing.T, path string, commits int, longer time.Duration) (durable uint64) {
+func runAndKill(t *testing.T, mode, path string, commits int, longer time.Duration) (durable uint64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(ctx, self, "-test.run=^$")
-	cmd.Env = append(os.Environ(), crashChildEnv+"=1")
+	cmd.Env = append(os.Environ(), crashChildEnv+"="+mode)
 	cmd.Dir = filepath.Dir(path)
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)

@@ -16,6 +16,9 @@
 //     Neither taking nor using it takes a lock that the writer holds.
 //   - An Image is one bbolt transaction; its index, term and ConfState are
 //     read inside it.
+//   - Defragment writes the file anew without its free pages, while everything
+//     else goes on, and puts the new file in the old one's place in one step.
+//     At any crash one of the two is there, whole.
 //   - A failed commit or fsync is final: it goes to OnFailure once, and every
 //     later call that writes returns it. Nothing is tried again, since after a
 //     failed fsync the kernel may count lost pages as clean.
@@ -33,7 +36,10 @@
 //     takes a new one after each OnDurable, also when no entries come.
 //  5. The process ends after OnFailure.
 //  6. Options.MapBytes exceeds what the file may ever grow to while the
-//     process runs: twice the space quota is a good value.
+//     process runs: twice the space quota is a good value. SizeMax says where
+//     the caller had better stop writing.
+//  7. Nothing is dropped while Defragmenting, or not much: what is, is
+//     remembered until the end.
 //
 // # Why the map must be large
 //
@@ -42,6 +48,27 @@
 // So the map never moves. Address space costs nothing until it is used; a file
 // that would outgrow the map fails the commit with a clear error, and the next
 // Open makes the map twice the file's size.
+//
+// # Why the list of free pages is a map that is not written
+//
+// bbolt would write the whole list with each commit: a database of 8 GiB that
+// was compacted down to 1 has about two million free pages, or 14 MiB a
+// commit. Left out, the list is made at Open by a walk over all pages in use,
+// which a start reads anyway to build the index. And as a map by length it
+// finds a run of pages at once, where the array looks from its begin on.
+//
+// # How a Defragment catches up
+//
+// The copy is made in rounds, each from one read transaction of the old file
+// and in small transactions of the new one. Revisions only grow and their
+// content never changes, so each round goes on behind the last revision of
+// the one before; nothing has to be kept for it. The other buckets are small
+// and are copied last. What commits change behind the copy's back is noted:
+// drops from the begin on, rows from when their buckets are copied. Then
+// commits wait, the last of it is copied, the file synced, renamed and its
+// directory synced, and the next transaction for Readers is one of the new
+// file. Apply does not wait for any of that: what it takes meanwhile is
+// committed to the new file.
 //
 // # How a Reader sees what is not committed
 //

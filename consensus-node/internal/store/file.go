@@ -20,7 +20,12 @@ type file struct {
 	refs   atomic.Int64
 	closed chan struct{}
 	err    error // of the close, once closed is closed
+	// mapBytes is the address space that it may grow into.
+	mapBytes int
 }
+
+// sizeMax is what the file should stay below, see Store.SizeMax.
+func (f *file) sizeMax() int64 { return int64(f.mapBytes / 4 * 3) }
 
 func (f *file) acquire() { f.refs.Add(1) }
 
@@ -103,7 +108,7 @@ func openChecked(path string, size int64, opts Options) (f *file, err error) {
 	if err != nil {
 		return nil, openError(path, err)
 	}
-	f = &file{db: db, closed: make(chan struct{})}
+	f = &file{db: db, closed: make(chan struct{}), mapBytes: mapBytes}
 	f.refs.Store(1)
 	return f, nil
 }

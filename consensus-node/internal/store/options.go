@@ -37,8 +37,8 @@ type Options struct {
 	// NoSync leaves out fsync. Durable then promises nothing.
 	NoSync bool
 
-	// OnDurable is called after each commit and each Install, in order, with
-	// the new Durable index. It may call Reader; it must not block and not call
+	// OnDurable is called after each commit, Install and Defragment, in order,
+	// with the new Durable index. It may call Reader; it must not block and not call
 	// Apply, Flush, Image, Install or Close of the Store.
 	OnDurable func(index uint64)
 	// OnFailure is called at most once, from a goroutine of the Store, with the

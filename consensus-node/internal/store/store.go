@@ -24,12 +24,19 @@ type Store struct {
 	bytes      atomic.Int64 // uncommitted
 	size       atomic.Int64
 	sizeInUse  atomic.Int64
+	sizeMax    atomic.Int64
 
 	// Of the goroutine that calls Apply and Install.
 	lastRev mvcc.Revision
 
-	// commitMu is held while a commit or an install is under way.
+	// commitMu is held while a commit or an install is under way, and at the end of a defragmentation.
 	commitMu sync.Mutex
+	notes    *notes // what commits change while the file is copied, nil if it is not
+
+	// copying holds a token while a Defragment is at work.
+	copying chan struct{}
+	// onStep, if a test has set it, is told how far a Defragment is.
+	onStep func(step string)
 
 	// mu guards what follows. It is held for moments, never across I/O.
 	mu      sync.Mutex
@@ -69,6 +76,11 @@ func Open(path string, opts Options) (*Store, error) {
 	s := &Store{
 		path: path, opts: opts, cur: newGeneration(0),
 		changed: make(chan struct{}), kick: make(chan struct{}, 1), stopped: make(chan struct{}),
+		copying: make(chan struct{}, 1),
+	}
+	if err := removeStale(path + copySuffix); err != nil {
+		f.release()
+		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
 	if err := s.start(f); err != nil {
 		f.release()
@@ -95,6 +107,7 @@ func (s *Store) use(f *file, b *base, last mvcc.Revision) {
 	s.durable.Store(b.meta.Index)
 	s.generation.Store(b.generation)
 	s.measure(b)
+	s.sizeMax.Store(f.sizeMax())
 	s.publish()
 }
 
@@ -206,7 +219,7 @@ func (s *Store) wake() {
 // log must keep all above it.
 func (s *Store) Durable() uint64 { return s.durable.Load() }
 
-// Generation counts the commits and installs.
+// Generation counts the commits, installs and defragmentations.
 func (s *Store) Generation() uint64 { return s.generation.Load() }
 
 // Pressure is how much of MaxPendingBytes is in use; from 1 on Apply blocks.
@@ -219,6 +232,13 @@ func (s *Store) Size() int64 { return s.size.Load() }
 
 // SizeInUse returns Size without the free pages: the dbSizeInUse of etcd's Status.
 func (s *Store) SizeInUse() int64 { return s.sizeInUse.Load() }
+
+// Pending returns about how many bytes wait to be committed.
+func (s *Store) Pending() int64 { return s.bytes.Load() }
+
+// SizeMax returns what Size must stay below, in bytes, so that what is under way still fits into the memory map: three
+// quarters of it.
+func (s *Store) SizeMax() int64 { return s.sizeMax.Load() }
 
 // Path returns where the file is.
 func (s *Store) Path() string { return s.path }
