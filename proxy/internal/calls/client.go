@@ -3,7 +3,8 @@
 //
 // It promises that a write is carried out at most once: it is sent again only if the node, or the stream that never sent it,
 // is certain. Reads are sent again whatever happened. Every call ends within its own deadline or Config.Timeout, whichever
-// is earlier (that one to within expiryStep), with the answer or with the error that etcd gives in the like case.
+// is earlier (that one to within expiryStep; one that is Patient, and Ask, with its context alone), with the answer or with the
+// error that etcd gives in the like case.
 //
 // A call with a streamed answer is a read too: it is tried at one node after the other until a first part has come, within the same
 // time, and has no other end than its own from then on.
@@ -37,6 +38,9 @@ const callOverhead = 64
 // that hangs, so the second node gets all the time that is left.
 const hungAfter = 2 * time.Second
 
+// patience is what a node is told of calls that may take any time: longer than any does.
+const patience = 30 * 24 * time.Hour
+
 // Call is one call. Request and SpanContext are shared with the stream from Do on.
 type Call struct {
 	Method        consensusv1.Method
@@ -45,6 +49,8 @@ type Call struct {
 	SpanContext   []byte
 	MinRevision   int64
 	RequireLeader bool
+	// Patient calls end with their context alone, not with Config.Timeout.
+	Patient bool
 }
 
 // Config is what a Client needs.
@@ -97,11 +103,16 @@ func (w *waiter) Done(answer *consensusv1.Answer, err error) { w.done <- result{
 // Do makes the call. The error is a gRPC status with etcd's text, whether it came from the node or arose here.
 func (c *Client) Do(ctx context.Context, call *Call) (*consensusv1.Answer, error) {
 	now := time.Now()
-	deadline := now.Add(c.config.Timeout)
+	deadline, overtime := now.Add(c.config.Timeout), (<-chan struct{})(nil)
+	if call.Patient {
+		deadline = now.Add(patience)
+	} else {
+		overtime = c.expiry.begin(now)
+	}
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}
-	a := attempts{client: c, call: call, ctx: ctx, deadline: deadline, expired: c.expiry.begin(now)}
+	a := attempts{client: c, call: call, ctx: ctx, deadline: deadline, expired: overtime}
 	for {
 		table, changed := c.config.Topology.Changed()
 		answer, outcome := a.try(table, changed)

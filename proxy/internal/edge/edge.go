@@ -89,6 +89,9 @@ func (e *Edge) unary(r rpc) unaryHandler {
 		call := &calls.Call{
 			Method: r.method, Class: r.class, Request: request.Data, RequireLeader: requireLeader(ctx),
 		}
+		if r.patient != nil {
+			call.Patient = r.patient(request.Data)
+		}
 		if r.classify != nil {
 			call.Class = r.classify(request.Data, e.config.Topology.Table())
 		}

@@ -18,6 +18,8 @@ type rpc struct {
 	classify func(request []byte, table *routing.Table) routing.Class
 	// steps, if set, serves what is more than one call.
 	steps func(e *Edge) func(ctx context.Context, call *calls.Call) (*consensusv1.Answer, error)
+	// patient, if set, tells whether the request may take any time, so that only its client's deadline ends it.
+	patient func(request []byte) bool
 }
 
 // Names of etcd's services.
@@ -39,7 +41,7 @@ func rpcs() []rpc {
 		{service: serviceKV, name: "DeleteRange", method: consensusv1.Method_METHOD_DELETE_RANGE, class: w},
 		// A Txn may be read-only, but to find out costs as much as it would save.
 		{service: serviceKV, name: "Txn", method: consensusv1.Method_METHOD_TXN, class: w},
-		{service: serviceKV, name: "Compact", method: consensusv1.Method_METHOD_COMPACT, class: w},
+		{service: serviceKV, name: "Compact", method: consensusv1.Method_METHOD_COMPACT, class: w, patient: wire.CompactPhysical},
 
 		{service: serviceLease, name: "LeaseGrant", method: consensusv1.Method_METHOD_LEASE_GRANT, class: w},
 		{service: serviceLease, name: "LeaseRevoke", method: consensusv1.Method_METHOD_LEASE_REVOKE, class: w, steps: revoke},
@@ -62,7 +64,7 @@ func rpcs() []rpc {
 		{service: serviceMaintenance, name: "Alarm", method: consensusv1.Method_METHOD_ALARM, class: w},
 		{service: serviceMaintenance, name: "HashKV", method: consensusv1.Method_METHOD_HASH_KV, classify: ofMember(l)},
 		{service: serviceMaintenance, name: "Hash", method: consensusv1.Method_METHOD_HASH, classify: ofMember(l)},
-		{service: serviceMaintenance, name: "Defragment", method: consensusv1.Method_METHOD_DEFRAGMENT, class: w},
+		{service: serviceMaintenance, name: "Defragment", method: consensusv1.Method_METHOD_DEFRAGMENT, class: w, steps: defragment},
 		{service: serviceMaintenance, name: "MoveLeader", method: consensusv1.Method_METHOD_MOVE_LEADER, classify: ofMember(w)},
 		{service: serviceMaintenance, name: "Downgrade", method: consensusv1.Method_METHOD_DOWNGRADE, class: w},
 	}

@@ -2,8 +2,10 @@ package wire
 
 import "google.golang.org/protobuf/encoding/protowire"
 
-// Field numbers of etcdserverpb.RangeRequest and etcdserverpb.MemberListRequest that routing depends on.
+// Field numbers of etcdserverpb.RangeRequest, etcdserverpb.MemberListRequest and etcdserverpb.CompactionRequest that the way
+// of a call depends on.
 const (
+	compactPhysical        protowire.Number = 2
 	rangeSerializable      protowire.Number = 7
 	memberListLinearizable protowire.Number = 1
 )
@@ -14,6 +16,9 @@ func RangeSerializable(request []byte) bool { return peekBool(request, rangeSeri
 
 // MemberListLinearizable tells whether an encoded etcdserverpb.MemberListRequest asks for a linearizable list.
 func MemberListLinearizable(request []byte) bool { return peekBool(request, memberListLinearizable) }
+
+// CompactPhysical tells whether an encoded etcdserverpb.CompactionRequest waits until the history is gone from the disk.
+func CompactPhysical(request []byte) bool { return peekBool(request, compactPhysical) }
 
 // peekBool walks the top-level fields; the last value of the field wins, as in protobuf.
 func peekBool(b []byte, field protowire.Number) bool {

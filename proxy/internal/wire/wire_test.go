@@ -32,6 +32,8 @@ func TestPeek(t *testing.T) {
 	require.False(t, wire.RangeSerializable(append(b, 0xff)), "malformed bytes are the node's to refuse")
 	require.False(t, wire.RangeSerializable(nil))
 	require.True(t, wire.MemberListLinearizable(marshal(t, &pb.MemberListRequest{Linearizable: true})))
+	require.True(t, wire.CompactPhysical(marshal(t, &pb.CompactionRequest{Revision: 3, Physical: true})))
+	require.False(t, wire.CompactPhysical(marshal(t, &pb.CompactionRequest{Revision: 3})))
 }
 
 func revisions() []*feedv1.Revision {
