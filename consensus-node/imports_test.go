@@ -24,7 +24,7 @@ func TestImports(t *testing.T) {
 			Allowed: []string{"internal/raftnode", "app"}, TestsMay: true, Because: "the raft loop alone drives raft",
 		},
 	}
-	pure := []string{"internal/mvcc", "internal/apply", "internal/lease", "internal/member", "internal/liveness"}
+	pure := []string{"internal/mvcc", "internal/apply", "internal/lease", "internal/member", "internal/liveness", "internal/quota", "internal/compactor"}
 	for _, banned := range []string{"net", "os", "context", "log/slog", "sync", "math/rand", "math/rand/v2"} {
 		rule := deptest.Rule{
 			Import: banned, In: pure, TestsMay: true,

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,9 @@ type member3 struct {
 	t       *testing.T
 	cfg     *Config
 	address string
+
+	// free are the free bytes of its disk.
+	free *atomic.Int64
 
 	node    *Node
 	calls   *direct.Conn
@@ -64,7 +68,9 @@ func newClusterWith(t *testing.T, set func(*Config), args ...string) []*member3 
 			fmt.Sprintf("--name=n%d", i+1), "--initial-cluster=" + strings.Join(cluster, ","),
 			"--initial-advertise-peer-urls=" + url, "--listen-peer-urls=" + url,
 		}, args...)
-		m := &member3{t: t, address: listener.Addr().String(), cfg: testConfig(t, t.TempDir(), flags...)}
+		m := &member3{t: t, address: listener.Addr().String(), cfg: testConfig(t, t.TempDir(), flags...), free: &atomic.Int64{}}
+		m.free.Store(1 << 40)
+		m.cfg.diskFree = func() (int64, error) { return m.free.Load(), nil }
 		members[i] = m
 		set(m.cfg)
 		m.start(listener)

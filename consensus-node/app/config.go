@@ -39,6 +39,7 @@ type Config struct {
 	RequestBytesMax        uint
 	StrictReconfig         bool
 	ForceNewCluster        bool
+	Space                  SpaceConfig
 	// FeedBufferBytes bounds the newest changes kept in memory for watch-hubs that fill a gap.
 	FeedBufferBytes uint
 	// Consistency is when the members' key spaces are compared.
@@ -54,6 +55,8 @@ type Config struct {
 	healthInterval time.Duration
 	// joining is what a running cluster said that this member is to join; see Join.
 	joining *joining
+	// diskFree tells the free bytes of the disk; nil: the file system is asked.
+	diskFree func() (int64, error)
 
 	// What follows is declared by DeclareProcess, for a node that is a process of its own.
 
@@ -92,6 +95,7 @@ func NewConfig() *Config {
 		Consistency:         newConsistency(),
 		ListenAdminURLs:     config.NewURLs(config.Listen),
 		ListenMetricsURLs:   config.NewURLs(config.Listen),
+		Space:               newSpaceConfig(),
 		LogLevel:            config.NewLogLevel(),
 		Metrics:             config.NewChoice("basic", "extensive"),
 	}
@@ -121,6 +125,7 @@ func (c *Config) DeclareMember(set *config.Set) {
 		f.BoolVar(&c.ForceNewCluster, "force-new-cluster", false, "begin a cluster of this member alone from its data; the others are removed for good")
 		f.Var(c.AdvertiseClientURLs, "advertise-client-urls", "client URLs to tell to clients")
 	})
+	c.Space.declare(set)
 	set.Group("Feed", func(f *pflag.FlagSet) {
 		f.UintVar(&c.FeedBufferBytes, "feed-buffer-bytes", defaultFeedBuffer, "newest changes kept in memory for watch-hubs")
 	})
@@ -161,6 +166,9 @@ func (c *Config) Finish() error {
 		return err
 	}
 	if err := c.Consistency.check(); err != nil {
+		return err
+	}
+	if err := c.Space.finish(); err != nil {
 		return err
 	}
 	_, err := c.cluster()

@@ -18,6 +18,7 @@ import (
 	"github.com/holdfastdb/holdfast/consensus-node/internal/node"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/outbox"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/propose"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/quota"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/raftnode"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/store"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/transport"
@@ -60,6 +61,7 @@ type Node struct {
 	packer     *propose.Packer
 	ring       *outbox.Ring
 	server     *edge.Server
+	space      *edge.Space
 	registry   *edge.Registry
 	speaker    outbox.Speaker
 	memberID   uint64
@@ -75,7 +77,7 @@ func Open(cfg *Config, deps Dependencies) (*Node, error) {
 	n := &Node{cfg: cfg, deps: deps, failed: make(chan error, 1), members: make(chan struct{}, 1), gone: make(chan struct{}, 1), registry: edge.NewRegistry()}
 	var err error
 	n.disk, err = openDisk(cfg, store.Options{
-		Logger:    deps.Logger,
+		Logger: deps.Logger, MapBytes: cfg.Space.mapBytes(),
 		OnDurable: func(uint64) { n.refresh() },
 		OnFailure: func(err error) { n.fail(failure.Wrap(failure.Storage, "the database could not be written", err)) },
 	})
@@ -110,6 +112,7 @@ func (n *Node) build() error {
 	n.packer = propose.New(proposer{n}, n.memberID<<memberShift^run, limits.RequestTimeout, boot.Now)
 	n.machine, err = node.New(node.Config{
 		Machine: machine, Store: node.Database(n.disk.store), Ring: n.ring, Waiting: n.packer, Changed: n.changed,
+		CompactBatch: int(n.cfg.Space.CompactBatch), CompactSleep: n.cfg.Space.CompactSleep, Busy: n.busy,
 	})
 	if err != nil {
 		return err
@@ -122,8 +125,10 @@ func (n *Node) build() error {
 		status := n.raft.Status()
 		return outbox.Leadership{Term: status.Term, Leader: status.Leader}
 	}}
+	n.space = &edge.Space{Store: n.disk.store, QuotaBytes: quota.Bytes(n.cfg.Space.QuotaBytes)}
 	n.server = edge.New(edge.Config{
 		ClusterID: n.clusterID, MemberID: n.memberID, Node: n.machine, Packer: n.packer, Raft: n.raft, Store: n.disk.store,
+		Space: n.space, Free: n.cfg.freeBytes,
 		Ring: n.ring, Speaker: n.speaker, Registry: n.registry, Leases: edge.NewLeases(boot.Now), Limits: limits,
 		ActiveSince: n.transport.ActiveSince, Forward: n.forward,
 		Logger: n.log, Tracer: n.deps.Tracers.Tracer("consensus-node"),
@@ -204,6 +209,8 @@ func (n *Node) Parts() []lifecycle.Part {
 		{Name: "leases", Run: n.server.RunLeases},
 		{Name: "members", Run: n.runMembers},
 		{Name: "corruption check", Run: n.checkConsistency},
+		{Name: "space", Run: n.runSpace},
+		{Name: "compaction", Run: n.runCompaction},
 		{Name: "feed", Run: n.publish},
 	}
 }

@@ -203,7 +203,7 @@ func suiteErrors(t *testing.T, conn grpc.ClientConnInterface) {
 		{"future revision", call(t, consensusv1.Method_METHOD_RANGE, &pb.RangeRequest{Key: []byte("a"), Revision: 1 << 40}), codes.OutOfRange, "etcdserver: mvcc: required revision is a future revision"},
 		{"unknown lease", call(t, consensusv1.Method_METHOD_PUT, &pb.PutRequest{Key: []byte("a"), Lease: 77}), codes.NotFound, "etcdserver: requested lease not found"},
 		{"too large", call(t, consensusv1.Method_METHOD_PUT, &pb.PutRequest{Key: []byte("a"), Value: make([]byte, 2<<20)}), codes.InvalidArgument, "etcdserver: request is too large"},
-		{"not there yet", call(t, consensusv1.Method_METHOD_DEFRAGMENT, &pb.DefragmentRequest{}), codes.Unimplemented, "METHOD_DEFRAGMENT is not implemented yet"},
+		{"no method", call(t, consensusv1.Method_METHOD_UNSPECIFIED, &pb.RangeRequest{}), codes.Unimplemented, "METHOD_UNSPECIFIED is not implemented yet"},
 	} {
 		answer := c.do(tc.call)[0]
 		require.Equal(t, tc.code, codes.Code(answer.GetCode()), tc.name)

@@ -34,12 +34,16 @@ func (s *Server) dispatch(ctx context.Context, calls []*consensusv1.Call, reply 
 		}
 		work, err := s.parse(call)
 		switch {
+		case errors.Is(err, rpctypes.ErrGRPCNoSpace):
+			s.refuseFull(ctx, call, reply)
 		case err != nil:
 			reply(call, s.failed(ctx, call, err))
 		case work.write != nil:
 			s.submit(ctx, call, work, reply)
 		case work.change != nil:
 			go s.changeMembers(ctx, call, work.change, reply)
+		case work.task != nil:
+			go s.runTask(ctx, call, work, reply)
 		case work.linear:
 			linear = append(linear, read{call: call, run: work.read, long: work.long})
 		default:
@@ -57,7 +61,8 @@ func (s *Server) dispatch(ctx context.Context, calls []*consensusv1.Call, reply 
 // servedByLearner tells what a learner answers: what is asked of it as one member. Its state may lag without bound, so it
 // serves no reads.
 func servedByLearner(method consensusv1.Method) bool {
-	return method == consensusv1.Method_METHOD_STATUS || method == consensusv1.Method_METHOD_HASH_KV
+	return method == consensusv1.Method_METHOD_STATUS || method == consensusv1.Method_METHOD_HASH_KV ||
+		method == consensusv1.Method_METHOD_DEFRAGMENT
 }
 
 // answer encodes a response.

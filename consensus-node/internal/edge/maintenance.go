@@ -73,6 +73,7 @@ func (s *Server) statusRead() readFunc {
 			Version:          version.API,
 			DbSize:           s.cfg.Store.Size(),
 			DbSizeInUse:      s.cfg.Store.SizeInUse(),
+			DbSizeQuota:      s.cfg.Space.QuotaBytes,
 			Leader:           raft.Leader,
 			RaftIndex:        raft.Commit,
 			RaftTerm:         raft.Term,

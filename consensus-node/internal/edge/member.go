@@ -147,3 +147,18 @@ func streamed[T any](stream grpc.ServerStreamingServer[T], m *Member, method con
 	call := &consensusv1.Call{Method: method, Request: data}
 	return m.server.stream(stream.Context(), call, func(message proto.Message, _ int64) error { return stream.SendMsg(message) })
 }
+
+// Defragment implements etcd's Maintenance.
+func (m *Member) Defragment(ctx context.Context, r *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
+	return unary[pb.DefragmentResponse](ctx, m, consensusv1.Method_METHOD_DEFRAGMENT, r)
+}
+
+// Hash implements etcd's Maintenance.
+func (m *Member) Hash(ctx context.Context, r *pb.HashRequest) (*pb.HashResponse, error) {
+	return unary[pb.HashResponse](ctx, m, consensusv1.Method_METHOD_HASH, r)
+}
+
+// Downgrade implements etcd's Maintenance.
+func (m *Member) Downgrade(ctx context.Context, r *pb.DowngradeRequest) (*pb.DowngradeResponse, error) {
+	return unary[pb.DowngradeResponse](ctx, m, consensusv1.Method_METHOD_DOWNGRADE, r)
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/mvcc"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/node"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/quota"
 	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
 	journalv1 "github.com/holdfastdb/holdfast/proto/holdfast/journal/v1"
 )
@@ -28,6 +29,8 @@ type work struct {
 
 	read   readFunc
 	linear bool
+	// task is work on this member that needs no view and may take any time.
+	task func(ctx context.Context) (proto.Message, error)
 	// long reads may touch many keys and get a goroutine of their own.
 	long bool
 
@@ -53,6 +56,8 @@ func (s *Server) parse(call *consensusv1.Call) (work, error) {
 	case consensusv1.Method_METHOD_MEMBER_ADD, consensusv1.Method_METHOD_MEMBER_REMOVE,
 		consensusv1.Method_METHOD_MEMBER_UPDATE, consensusv1.Method_METHOD_MEMBER_PROMOTE:
 		return s.parseMember(call)
+	case consensusv1.Method_METHOD_DEFRAGMENT, consensusv1.Method_METHOD_HASH, consensusv1.Method_METHOD_DOWNGRADE:
+		return s.parseUpkeep(call)
 	default:
 		return work{}, status.Errorf(codes.Unimplemented, "%s is not implemented yet", call.GetMethod())
 	}
@@ -92,6 +97,9 @@ func (s *Server) parseTxn(call *consensusv1.Call) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
+	if err := s.checkSpace(quota.Txn(request)); err != nil {
+		return work{}, err
+	}
 	if err := mvcc.CheckTxn(request, s.cfg.Limits.TxnOpsMax); err != nil {
 		return work{}, err
 	}
@@ -108,6 +116,9 @@ func (s *Server) parseWrite(call *consensusv1.Call) (work, error) {
 	case consensusv1.Method_METHOD_PUT:
 		request, err := decode[pb.PutRequest](call)
 		if err != nil {
+			return work{}, err
+		}
+		if err := s.checkSpace(quota.Put(request)); err != nil {
 			return work{}, err
 		}
 		if err := mvcc.CheckPut(request); err != nil {
@@ -132,7 +143,7 @@ func (s *Server) parseWrite(call *consensusv1.Call) (work, error) {
 		}
 		w, err := s.writing(call, &journalv1.Command{Command: &journalv1.Command_Compact{Compact: call.GetRequest()}}, true)
 		if err == nil && request.GetPhysical() {
-			w.after = func(ctx context.Context) error { return s.cfg.Node.AwaitCompacted(ctx, request.GetRevision()) }
+			w.after = func(ctx context.Context) error { return s.compacted(ctx, request.GetRevision()) }
 		}
 		return w, err
 	default:
@@ -200,6 +211,9 @@ func (s *Server) parseRevoke(call *consensusv1.Call) (work, error) {
 func (s *Server) parseGrant(call *consensusv1.Call) (work, error) {
 	request, err := decode[pb.LeaseGrantRequest](call)
 	if err != nil {
+		return work{}, err
+	}
+	if err := s.checkSpace(quota.Grant()); err != nil {
 		return work{}, err
 	}
 	if request.GetID() == 0 {

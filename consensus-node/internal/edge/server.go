@@ -47,10 +47,13 @@ type Config struct {
 	Packer              *propose.Packer
 	Raft                *raftnode.Node
 	Store               *store.Store
-	Ring                *outbox.Ring
-	Speaker             outbox.Speaker
-	Registry            *Registry
-	Leases              *Leases
+	Space               *Space
+	// Free tells the free bytes of the disk.
+	Free     func() (int64, error)
+	Ring     *outbox.Ring
+	Speaker  outbox.Speaker
+	Registry *Registry
+	Leases   *Leases
 	// ActiveSince tells since when a member is connected to this one without a break; zero if it is not.
 	ActiveSince func(id uint64) time.Time
 	// Forward carries a call to a member that leads.
@@ -68,6 +71,7 @@ type Server struct {
 	failures failure.Edge
 	// changing holds a token while one change of the member list is on its way.
 	changing chan struct{}
+	noSpace  raising
 }
 
 // New makes a server.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -15,9 +16,6 @@ import (
 	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
 	journalv1 "github.com/holdfastdb/holdfast/proto/holdfast/journal/v1"
 )
-
-// compactKeysPerStep bounds what one step of compaction does between two entries.
-const compactKeysPerStep = 1000
 
 // Waiting is who waits on this node for outcomes of commands.
 type Waiting interface {
@@ -47,6 +45,12 @@ type Config struct {
 	Waiting Waiting
 	// Changed is called after the member list or the view of the lease-service changed. It must not block.
 	Changed func()
+	// CompactBatch bounds the keys and revisions of one step of compaction, CompactSleep is the rest between two; 0 means the
+	// default, for the rest also a negative one none.
+	CompactBatch int
+	CompactSleep time.Duration
+	// Busy tells whether steps of compaction have to wait, since the store has enough to do; nil: never.
+	Busy func() bool
 }
 
 // Node is the assembly. Apply and InstallSnapshot are called by the raft loop; all else from any goroutine.
@@ -65,6 +69,8 @@ type Node struct {
 	revisions, leases progress
 	refresh           chan struct{}
 	compact           chan struct{}
+	// rested is when the next step of compaction may be; it belongs to Run.
+	rested time.Time
 	// compacted is advanced to a compact revision once its physical part is done.
 	compacted progress
 }
@@ -73,6 +79,7 @@ type Node struct {
 func New(cfg Config) (*Node, error) {
 	n := &Node{cfg: cfg, machine: cfg.Machine, refresh: make(chan struct{}, 1), compact: make(chan struct{}, 1)}
 	n.cfg.Machine = nil // an installed snapshot lets it go
+	n.cfg.setDefaults()
 	n.machine.Waits = cfg.Waiting.Waits
 	if err := n.publish(); err != nil {
 		return nil, err
@@ -87,6 +94,8 @@ func (n *Node) UseRaft(raft Raft) { n.raft = raft }
 
 // Run carries compaction on and keeps the published view fresh until the context ends.
 func (n *Node) Run(ctx context.Context) error {
+	rest := time.NewTimer(0)
+	defer rest.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -96,6 +105,8 @@ func (n *Node) Run(ctx context.Context) error {
 				return err
 			}
 		case <-n.compact:
+			rest.Reset(n.compactWait())
+		case <-rest.C:
 			if err := n.compactStep(); err != nil {
 				return err
 			}
@@ -262,9 +273,7 @@ func (r *round) finish() {
 		}
 	}
 	n.cfg.Waiting.Applied(view.Term)
-	if n.machine.Compacting() {
-		notify(n.compact)
-	}
+	n.carryOn()
 	for _, change := range r.leases {
 		r.changed = r.changed || change.GetView() != nil
 	}
@@ -302,29 +311,6 @@ func (n *Node) publish() error {
 		return err
 	}
 	n.show(newView(n.machine.View(), values))
-	return nil
-}
-
-// compactStep does a bounded part of the physical compaction and asks for the next.
-func (n *Node) compactStep() error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if !n.machine.Compacting() {
-		n.compacted.advance(uint64(max(0, n.machine.View().KV.CompactRevision())))
-		return nil
-	}
-	batch, done := n.machine.CompactStep(compactKeysPerStep)
-	if err := n.cfg.Store.Apply(storeBatch(batch)); err != nil {
-		return err
-	}
-	if err := n.publish(); err != nil {
-		return err
-	}
-	if done {
-		n.compacted.advance(uint64(max(0, n.machine.View().KV.CompactRevision())))
-	} else {
-		notify(n.compact)
-	}
 	return nil
 }
 

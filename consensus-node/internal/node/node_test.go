@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,6 +71,12 @@ type bench struct {
 
 func start(t *testing.T, dir string) *bench {
 	t.Helper()
+	return startWith(t, dir, func(*node.Config) {})
+}
+
+// startWith lets a test change the configuration.
+func startWith(t *testing.T, dir string, change func(*node.Config)) *bench {
+	t.Helper()
 	b := &bench{t: t, waiting: &waiting{}}
 	var err error
 	b.store, err = store.Open(filepath.Join(dir, "db"), store.Options{
@@ -85,7 +92,9 @@ func start(t *testing.T, dir string) *bench {
 	require.NoError(t, err)
 	b.index = machine.Index()
 	b.ring = outbox.NewRing(outbox.State{Head: machine.View().KV.Revision()}, 1<<20)
-	b.node, err = node.New(node.Config{Machine: machine, Store: node.Database(b.store), Ring: b.ring, Waiting: b.waiting})
+	cfg := node.Config{Machine: machine, Store: node.Database(b.store), Ring: b.ring, Waiting: b.waiting}
+	change(&cfg)
+	b.node, err = node.New(cfg)
 	require.NoError(t, err)
 	b.node.UseRaft(&raft{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -325,4 +334,49 @@ func revisions(t *testing.T, s *store.Store) (n int) {
 	}
 	require.NoError(t, damage)
 	return n
+}
+
+// Compaction goes in steps of the given size with a rest after each, and waits while the store is busy. Entries are applied between the
+// steps, and those who wait for its end are told of it.
+func TestCompactionPaces(t *testing.T) {
+	var busy atomic.Bool
+	busy.Store(true)
+	const rest = 20 * time.Millisecond
+	b := startWith(t, t.TempDir(), func(cfg *node.Config) {
+		cfg.CompactBatch, cfg.CompactSleep, cfg.Busy = 10, rest, busy.Load
+	})
+	defer b.close()
+	const puts = 100
+	for i := uint64(1); i <= puts; i++ {
+		require.NoError(t, b.node.Apply([]*raftpb.Entry{entry(t, i, 1, put(t, i, "k"))}))
+	}
+	compact := &journalv1.Command{Id: 3, Command: &journalv1.Command_Compact{Compact: encoded(t, &pb.CompactionRequest{Revision: puts + 1})}}
+	require.NoError(t, b.node.Apply([]*raftpb.Entry{entry(t, puts+1, 1, compact)}))
+	stored := func() (n int) {
+		view, err := b.node.Current()
+		require.NoError(t, err)
+		defer view.Release()
+		var damage error
+		for range view.Values.Stored(&damage) {
+			n++
+		}
+		require.NoError(t, damage)
+		return n
+	}
+	short, cancel := context.WithTimeout(t.Context(), 3*rest)
+	defer cancel()
+	require.ErrorIs(t, b.node.AwaitCompacted(short, puts+1), context.DeadlineExceeded, "it waits while the store is busy")
+	require.Equal(t, puts, stored())
+
+	busy.Store(false)
+	start := time.Now()
+	left := puts
+	require.Eventually(t, func() bool { left = stored(); return left < puts }, 10*time.Second, time.Millisecond)
+	require.Zero(t, left%10, "a step drops as much as it may")
+	require.NoError(t, b.node.Apply([]*raftpb.Entry{entry(t, puts+2, 1, put(t, 7, "other"))}), "entries go between the steps")
+	ctx, cancel2 := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel2()
+	require.NoError(t, b.node.AwaitCompacted(ctx, puts+1))
+	require.Equal(t, 2, stored())
+	require.GreaterOrEqual(t, time.Since(start), 9*rest, "ten steps, with a rest after each")
 }

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"errors"
+	"math"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -20,4 +21,13 @@ func preallocate(f *os.File, have, size int64) error {
 // datasync never retries but after EINTR, which the kernel gives before it has waited for a page.
 func datasync(f *os.File) error {
 	return retryInterrupted(func() error { return unix.Fdatasync(int(f.Fd())) })
+}
+
+// FreeBytes is how much a process without privileges may still write to the file system of dir.
+func (OS) FreeBytes(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := retryInterrupted(func() error { return unix.Statfs(dir, &st) }); err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return int64(min(st.Bavail, math.MaxInt64/uint64(st.Bsize))) * st.Bsize, nil
 }
