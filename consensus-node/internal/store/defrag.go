@@ -48,6 +48,9 @@ func (s *Store) Defragment(ctx context.Context) error {
 		return fmt.Errorf("defragment: %w", ctx.Err())
 	}
 	defer func() { <-s.copying }()
+	if err := s.Flush(ctx); err != nil { // drops that are pending would leave holes in the new file
+		return fmt.Errorf("defragment: %w", err)
+	}
 	for {
 		err := s.defragment(ctx)
 		switch {
@@ -236,7 +239,7 @@ func (d *defragmentation) finish() error {
 	}
 	s.swapFile(d.dst, b)
 	s.opts.OnDurable(b.meta.Index)
-	s.opts.Logger.Info("database defragmented", "bytes", s.size.Load(), "commits_held", time.Since(start).String())
+	s.opts.Logger.Debug("database defragmented", "bytes", s.size.Load(), "commits_held", time.Since(start).String())
 	return nil
 }
 

@@ -36,7 +36,7 @@ func TestDefragment(t *testing.T) {
 	var drops Batch
 	drops.Index = entries
 	for main := int64(2); main <= entries+1-crashLag; main++ {
-		for sub := range int64(main-1)%4 + 1 {
+		for sub := range (main-1)%4 + 1 {
 			if sub > 0 {
 				drops.Drop = append(drops.Drop, mvcc.Drop{Rev: rev(main, sub)})
 			}
@@ -294,6 +294,24 @@ func TestCloseDuringDefragment(t *testing.T) {
 	require.ErrorIs(t, s.Defragment(t.Context()), ErrClosed)
 	s = open(t, s.path, testOptions())
 	requirePrefix(t, s, 100)
+}
+
+// What was dropped and not committed yet leaves no holes in the new file.
+func TestDefragmentCommitsFirst(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "db"), testOptions())
+	big := Batch{Index: 1, Term: 1}
+	for main := int64(2); main < 100; main++ {
+		big.Writes = append(big.Writes, putAt(rev(main, 0), "k", strings.Repeat("x", 10_000)))
+	}
+	require.NoError(t, s.Apply(big))
+	require.NoError(t, s.Flush(t.Context()))
+	drops := Batch{Index: 1, Term: 1}
+	for main := int64(2); main < 99; main++ {
+		drops.Drop = append(drops.Drop, mvcc.Drop{Rev: rev(main, 0)})
+	}
+	require.NoError(t, s.Apply(drops))
+	require.NoError(t, s.Defragment(t.Context()))
+	require.Less(t, s.Size(), int64(200_000))
 }
 
 // Open removes what a crash left, and only after it holds the database.
