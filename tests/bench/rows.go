@@ -42,6 +42,16 @@ func rows() []row {
 		{name: "keepalive-1000", about: "renewals, 1000 clients with a lease and a stream each", clients: 1000, connections: 20, load: keepAlives},
 		{name: "watch-1000", about: "deliveries of one key's events to 1000 streams, one put after the other", clients: 1000, connections: 20, load: watchers},
 	}
+	for _, r := range []struct {
+		name, about string
+		load        load
+	}{
+		{"put-history", "puts of 256 bytes, 20 clients, over 50,000 revisions", puts},
+		{"put-compact", "the same, while everything is compacted again and again", beside(puts, compactAll)},
+		{"put-defragment", "the same, while each node is defragmented again and again", beside(puts, defragmentAll)},
+	} {
+		three = append(three, row{name: r.name, about: r.about, clients: 20, connections: 20, prepare: history, load: r.load})
+	}
 	all := make([]row, 0, 2*len(three))
 	for _, r := range three {
 		r.nodes = 3
