@@ -19,12 +19,22 @@ func TestACorruptMemberBarsWrites(t *testing.T) {
 	}
 	for number, name := range consensusv1.Method_name {
 		method := consensusv1.Method(number)
-		require.NoError(t, barred(nil, method), name)
-		err := barred(apply.Alarms{{Member: 5, Type: pb.AlarmType_CORRUPT}}, method)
+		require.NoError(t, barred(nil, method, 300), name)
+		err := barred(apply.Alarms{{Member: 5, Type: pb.AlarmType_CORRUPT}}, method, 0)
 		if writes[method] {
 			require.Equal(t, rpctypes.ErrGRPCCorrupt, err, name)
 		} else {
 			require.NoError(t, err, name)
 		}
 	}
+}
+
+// Without space on a member what takes some is refused and nothing else; a corrupt member comes first.
+func TestNoSpaceBarsWhatTakesSpace(t *testing.T) {
+	full := apply.Alarms{{Member: 5, Type: pb.AlarmType_NOSPACE}}
+	require.Equal(t, rpctypes.ErrGRPCNoSpace, barred(full, consensusv1.Method_METHOD_TXN, 1))
+	require.NoError(t, barred(full, consensusv1.Method_METHOD_TXN, 0))
+	require.NoError(t, barred(full, consensusv1.Method_METHOD_DELETE_RANGE, 0))
+	both := apply.Alarms{{Member: 5, Type: pb.AlarmType_NOSPACE}, {Member: 6, Type: pb.AlarmType_CORRUPT}}
+	require.Equal(t, rpctypes.ErrGRPCCorrupt, barred(both, consensusv1.Method_METHOD_PUT, 1))
 }

@@ -34,7 +34,7 @@ func (s *Server) dispatch(ctx context.Context, calls []*consensusv1.Call, reply 
 		}
 		work, err := s.parse(call)
 		switch {
-		case errors.Is(err, rpctypes.ErrGRPCNoSpace):
+		case errors.Is(err, errFull):
 			s.refuseFull(ctx, call, reply)
 		case err != nil:
 			reply(call, s.failed(ctx, call, err))

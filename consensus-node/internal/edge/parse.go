@@ -97,7 +97,8 @@ func (s *Server) parseTxn(call *consensusv1.Call) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	if err := s.checkSpace(quota.Txn(request)); err != nil {
+	cost := quota.Txn(request)
+	if err := s.checkSpace(cost); err != nil {
 		return work{}, err
 	}
 	if err := mvcc.CheckTxn(request, s.cfg.Limits.TxnOpsMax); err != nil {
@@ -108,7 +109,7 @@ func (s *Server) parseTxn(call *consensusv1.Call) (work, error) {
 	}
 	const opsPackedMax = 32 // a longer transaction goes alone into its entry
 	exclusive := len(request.GetSuccess())+len(request.GetFailure()) > opsPackedMax
-	return s.writing(call, &journalv1.Command{Command: &journalv1.Command_Txn{Txn: call.GetRequest()}}, exclusive)
+	return s.writing(call, &journalv1.Command{Command: &journalv1.Command_Txn{Txn: call.GetRequest()}}, exclusive, cost)
 }
 
 func (s *Server) parseWrite(call *consensusv1.Call) (work, error) {
@@ -118,13 +119,14 @@ func (s *Server) parseWrite(call *consensusv1.Call) (work, error) {
 		if err != nil {
 			return work{}, err
 		}
-		if err := s.checkSpace(quota.Put(request)); err != nil {
+		cost := quota.Put(request)
+		if err := s.checkSpace(cost); err != nil {
 			return work{}, err
 		}
 		if err := mvcc.CheckPut(request); err != nil {
 			return work{}, err
 		}
-		return s.writing(call, &journalv1.Command{Command: &journalv1.Command_Put{Put: call.GetRequest()}}, false)
+		return s.writing(call, &journalv1.Command{Command: &journalv1.Command_Put{Put: call.GetRequest()}}, false, cost)
 	case consensusv1.Method_METHOD_DELETE_RANGE:
 		request, err := decode[pb.DeleteRangeRequest](call)
 		if err != nil {
@@ -135,13 +137,13 @@ func (s *Server) parseWrite(call *consensusv1.Call) (work, error) {
 		}
 		// A range may hold any number of keys, so it goes alone into its entry.
 		exclusive := len(request.GetRangeEnd()) > 0
-		return s.writing(call, &journalv1.Command{Command: &journalv1.Command_DeleteRange{DeleteRange: call.GetRequest()}}, exclusive)
+		return s.writing(call, &journalv1.Command{Command: &journalv1.Command_DeleteRange{DeleteRange: call.GetRequest()}}, exclusive, 0)
 	case consensusv1.Method_METHOD_COMPACT:
 		request, err := decode[pb.CompactionRequest](call)
 		if err != nil {
 			return work{}, err
 		}
-		w, err := s.writing(call, &journalv1.Command{Command: &journalv1.Command_Compact{Compact: call.GetRequest()}}, true)
+		w, err := s.writing(call, &journalv1.Command{Command: &journalv1.Command_Compact{Compact: call.GetRequest()}}, true, 0)
 		if err == nil && request.GetPhysical() {
 			w.after = func(ctx context.Context) error { return s.compacted(ctx, request.GetRevision()) }
 		}
@@ -151,12 +153,12 @@ func (s *Server) parseWrite(call *consensusv1.Call) (work, error) {
 	}
 }
 
-// writing makes a write of a command after the checks that all writes share.
-func (s *Server) writing(call *consensusv1.Call, command *journalv1.Command, exclusive bool) (work, error) {
+// writing makes a write of a command after the checks that all writes share. cost is what it may add to the database.
+func (s *Server) writing(call *consensusv1.Call, command *journalv1.Command, exclusive bool, cost int64) (work, error) {
 	if s.cfg.Limits.tooLarge(call.GetRequest()) {
 		return work{}, rpctypes.ErrGRPCRequestTooLarge
 	}
-	if err := s.alarmed(call.GetMethod()); err != nil {
+	if err := s.alarmed(call.GetMethod(), cost); err != nil {
 		return work{}, err
 	}
 	if s.cfg.Store.Pressure() >= 1 {
@@ -193,7 +195,7 @@ func (s *Server) parseRevoke(call *consensusv1.Call) (work, error) {
 	if s.cfg.Limits.tooLarge(call.GetRequest()) {
 		return work{}, rpctypes.ErrGRPCRequestTooLarge
 	}
-	if err := s.alarmed(call.GetMethod()); err != nil {
+	if err := s.alarmed(call.GetMethod(), 0); err != nil {
 		return work{}, err
 	}
 	view, err := s.cfg.Node.Current()
@@ -224,5 +226,5 @@ func (s *Server) parseGrant(call *consensusv1.Call) (work, error) {
 	if err != nil {
 		return work{}, fmt.Errorf("encoding a lease grant: %w", err)
 	}
-	return s.writing(call, &journalv1.Command{Command: &journalv1.Command_LeaseGrant{LeaseGrant: data}}, false)
+	return s.writing(call, &journalv1.Command{Command: &journalv1.Command_LeaseGrant{LeaseGrant: data}}, false, quota.Grant())
 }

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -42,13 +43,16 @@ func (s *Space) usage() quota.Usage {
 	}
 }
 
+// errFull says that a write does not fit on this member, which is to be told to everybody before the write gets etcd's error.
+var errFull = errors.New("edge: the write does not fit")
+
 // checkSpace refuses a write of a cost that does not fit, before anything else is looked at, as etcd does. What this node would
 // not propose anyway is refused elsewhere.
 func (s *Server) checkSpace(cost int64) error {
 	if s.cfg.Space.fits(cost) || !s.leads() {
 		return nil
 	}
-	return rpctypes.ErrGRPCNoSpace
+	return errFull
 }
 
 // refuseFull answers a write that does not fit, after the alarm that tells everybody.
