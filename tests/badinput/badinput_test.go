@@ -99,6 +99,8 @@ func TestFlags(t *testing.T) {
 		{"peer list without the name", "holdfast", local("--name", "other"), nil, []string{`"other"`, "--initial-cluster"}},
 		{"peer list with other URLs", "holdfast", local("--initial-advertise-peer-urls", "http://127.0.0.1:3"), nil, []string{"--initial-advertise-peer-urls", "http://127.0.0.1:3"}},
 		{"election below heartbeat", "holdfast", local("--heartbeat-interval", "100", "--election-timeout", "200"), nil, []string{"--election-timeout"}},
+		{"retention", "holdfast", local("--auto-compaction-retention", "soon"), nil, []string{"--auto-compaction-retention", `"soon"`}},
+		{"compaction mode", "holdfast", local("--auto-compaction-mode", "hourly"), nil, []string{"--auto-compaction-mode", "hourly"}},
 		{"no configuration file", "holdfast", []string{"--config-file", "none.yml"}, nil, []string{"none.yml"}},
 		{"stray argument", "holdfast", local("stray"), nil, []string{`"stray"`}},
 		{"unknown flag", "consensus-node", []string{"--nope"}, nil, []string{"unknown flag: --nope"}},
