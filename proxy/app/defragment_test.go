@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
+	"github.com/holdfastdb/holdfast/proxy/app"
 )
 
 // Every member is asked to defragment, one after the other, leader or not.
@@ -77,5 +78,24 @@ func TestAPhysicalCompactionIsNotCutShort(t *testing.T) {
 		_, err = kv.Compact(t.Context(), &pb.CompactionRequest{Revision: 1, Physical: true})
 		require.NoError(t, err)
 		require.Greater(t, <-left, 24*time.Hour)
+	})
+}
+
+// The time that any other call gets does not end it here either.
+func TestAPhysicalCompactionOutlastsTheTimeout(t *testing.T) {
+	eachBinding(t, func(t *testing.T, r *rig) {
+		r.config = app.NewConfig()
+		r.config.ElectionMs = 10 // so that a call gets little more than 5 s
+		r.addNodes(1)
+		r.ready()
+		r.nodes[0].on(func(call *consensusv1.Call) (*consensusv1.Answer, bool) {
+			if call.GetMethod() != consensusv1.Method_METHOD_COMPACT {
+				return nil, false
+			}
+			time.Sleep(6 * time.Second)
+			return ok(&pb.CompactionResponse{}, 0), true
+		})
+		_, err := pb.NewKVClient(r.client).Compact(t.Context(), &pb.CompactionRequest{Revision: 1, Physical: true})
+		require.NoError(t, err)
 	})
 }
