@@ -34,3 +34,7 @@ func (s *system) sortTargetInStream() codes.Code {
 	}
 	return codes.Unimplemented
 }
+
+// writesWhatItRefuses: where etcd's apply is the first to see that the quota is used up, it writes the put and answers that there is no
+// space. Holdfast decides before the proposal alone.
+func (s *system) writesWhatItRefuses() bool { return s.oracle }
