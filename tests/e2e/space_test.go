@@ -169,6 +169,14 @@ func outOfSpace(t *testing.T, s *system) {
 	require.Equal(t, http.StatusOK, code)
 	require.Contains(t, ctl(t, s, "alarm", "list"), "alarm:NOSPACE")
 
+	size := func() int64 {
+		r, err := maintenance.Status(bounded(t), &pb.StatusRequest{})
+		require.NoError(t, err)
+		return r.DbSize
+	}
+	var full int64
+	require.Eventually(t, func() bool { full = size(); return full > spaceQuota/2 }, timeout, 10*time.Millisecond, "it is committed")
+
 	// The way out, as etcd's manual has it.
 	deleted, err := kv.DeleteRange(bounded(t), &pb.DeleteRangeRequest{Key: []byte(key(t, "")), RangeEnd: []byte(key(t, "") + "z")})
 	require.NoError(t, err)
@@ -183,12 +191,6 @@ func outOfSpace(t *testing.T, s *system) {
 	}
 	_, err = kv.Put(bounded(t), &pb.PutRequest{Key: []byte("x")})
 	refused("a put before the alarm is taken back", err)
-	size := func() int64 {
-		r, err := maintenance.Status(bounded(t), &pb.StatusRequest{})
-		require.NoError(t, err)
-		return r.DbSize
-	}
-	full := size()
 	require.Contains(t, ctl(t, s, "defrag"), "Finished defragmenting etcd member")
 	require.Less(t, size(), full/2)
 	require.Contains(t, ctl(t, s, "alarm", "disarm"), "alarm:NOSPACE")
