@@ -15,10 +15,14 @@ var errNoMember = status.Error(codes.Unavailable, "holdfast: no member of the cl
 
 // defragment has every member defragment its database, one after the other, so that never more than one has less of its machine for
 // the others. One that fails, or is not there, does not keep the rest from it; the first error is the answer. etcd's client asks the
-// members itself, by their endpoints: here an endpoint is a proxy, which is none of them.
+// members itself, by their endpoints: here an endpoint is a proxy, which is none of them. One that runs beside a node asks that node alone.
 func defragment(e *Edge) func(context.Context, *calls.Call) (*consensusv1.Answer, error) {
 	return func(ctx context.Context, call *calls.Call) (*consensusv1.Answer, error) {
-		nodes := e.config.Topology.Table().Nodes
+		table := e.config.Topology.Table()
+		if table.Own != "" {
+			return e.config.Calls.Ask(ctx, table.Own, call)
+		}
+		nodes := table.Nodes
 		if len(nodes) == 0 {
 			return nil, errNoMember
 		}
