@@ -92,7 +92,7 @@ func (OS) Lock(name string) (io.Closer, error) {
 	}
 	err = retryInterrupted(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
 	if err == nil {
-		return f, nil
+		return &fileLock{f}, nil
 	}
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		err = ErrLocked
@@ -161,4 +161,14 @@ func pathError(op, name string, err error) error {
 		return nil
 	}
 	return &fs.PathError{Op: op, Path: name, Err: err}
+}
+
+// fileLock is a lock that is held.
+type fileLock struct{ f *os.File }
+
+// Close gives the lock back by name, and not only by closing the file: a child process that is just being started holds the file open,
+// too, until it runs its program.
+func (l *fileLock) Close() error {
+	err := retryInterrupted(func() error { return unix.Flock(int(l.f.Fd()), unix.LOCK_UN) })
+	return errors.Join(err, l.f.Close())
 }
