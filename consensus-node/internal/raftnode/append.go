@@ -39,8 +39,7 @@ func startAppender(n *Node) *appender {
 // runAppend writes the log until the node ends. What waits is written in one group with at most one sync.
 func (n *Node) runAppend() error {
 	a := startAppender(n)
-	quiet := time.NewTimer(n.cfg.ConfirmAfter)
-	quiet.Stop()
+	quiet := time.NewTimer(n.cfg.ConfirmAfter) // also after a start: what the log held then is to be confirmed
 	defer quiet.Stop()
 	for {
 		select {

@@ -47,6 +47,27 @@ func TestSingleMemberLeadsAtOnceAndReads(t *testing.T) {
 	})
 }
 
+// What a process finds in its log is confirmed too, also if it never appends: else a flip in the last record would pass for a torn write.
+func TestLogIsConfirmedAfterAQuietStart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 1, 3, nil)
+		c.mustPut("a")
+		lead := c.leader()
+		m := c.members[0]
+		if m == lead {
+			m = c.members[1]
+		}
+		time.Sleep(time.Second) // it knows all that is committed, and has written it down
+		require.NoError(t, m.crash())
+		_, before, _ := m.log.counts()
+		m.start(nil) // it hears heartbeats alone
+		time.Sleep(time.Second)
+		synctest.Wait()
+		_, confirms, _ := m.log.counts()
+		require.Equal(t, before+1, confirms)
+	})
+}
+
 func TestFollowerRefusesAndNamesLeader(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := newCluster(t, 1, 3, nil)
