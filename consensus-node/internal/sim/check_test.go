@@ -301,6 +301,21 @@ func (c *checker) acknowledged(op *operation, told apply.Outcome) uint64 {
 	return index
 }
 
+// tells is called at the moment when a node hands an outcome out: by then its readers must see the write.
+func (c *checker) tells(op *operation, o propose.Outcome) {
+	if o.NotProposed || unknown(o.Err) || op.on.node == nil {
+		return
+	}
+	view, err := op.on.node.Current()
+	if err != nil {
+		c.w.fail("call %d has an outcome and its node no view: %v", op.number, err)
+	}
+	defer view.Release()
+	if view.Index < c.at[op.command.GetId()] {
+		c.w.fail("call %d is answered before a view of entry %d is published", op.number, c.at[op.command.GetId()])
+	}
+}
+
 // read checks what a reader sees.
 func (c *checker) read(op *operation, view *node.View) {
 	if !op.local && view.Index < op.least {

@@ -122,6 +122,7 @@ func (c *client) invoke() {
 	w.note(m, evInvoke, op.number, 0, 0)
 	m.packable = true
 	m.packer.Submit(propose.Write{Command: op.command, Exclusive: w.rng.IntN(20) == 0, Done: func(o propose.Outcome) {
+		w.check.tells(op, o)
 		w.done = append(w.done, result{op, o})
 	}})
 }

@@ -60,6 +60,7 @@
 //   - a write of which was said that it is not proposed never appears, also if it is sent again and then appears once;
 //   - a linearizable read sees at least what was acknowledged or read before it began, and any read sees exactly what
 //     its revision holds;
+//   - an outcome is handed out only when the node's readers see the write;
 //   - no id of a read is used by two runs of a process;
 //   - all members apply the same entries, store byte for byte the same changes for each, and have equal HashKV at equal revision and
 //     compact revision; in the end they hold the same rows;

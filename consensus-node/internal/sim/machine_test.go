@@ -166,7 +166,7 @@ func (m *machine) open() error {
 	}
 	m.node.UseRaft(m.raft)
 	m.up, m.unreachable, m.receipts, m.outgoing, m.packable, m.work = true, nil, nil, nil, true, true
-	m.quiet, m.confirmed = w.now, true
+	m.quiet, m.confirmed = w.now, false
 	m.stepper, err = raftnode.NewStepper(m.raft, w.faults.Queue)
 	return err
 }

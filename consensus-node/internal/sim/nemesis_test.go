@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -157,7 +158,8 @@ func (w *world) flip() {
 	}
 	name := names[w.rng.IntN(len(names))]
 	content := m.fs.Content(name)
-	off, bit := w.rng.Int64N(int64(len(content))), uint(w.rng.IntN(8))
+	used := int64(len(bytes.TrimRight(content, "\x00")))
+	off, bit := w.rng.Int64N(min(used+16, int64(len(content)))), uint(w.rng.IntN(8))
 	if err := m.fs.Flip(name, off, bit); err != nil {
 		w.fail("%v: %v", m, err)
 	}
