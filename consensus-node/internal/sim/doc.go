@@ -45,6 +45,8 @@
 //   - failed commit of the database: the process ends and what was not committed is gone.
 //   - flip: one bit of a confirmed log at rest. Opening it must report damage or give what was there before; then the bit is turned back.
 //   - transfer of leadership, orderly stop, and membership changes: add a voter or a learner on a new machine, promote, remove.
+//     A leader is not asked to remove itself: if its log runs ahead of the one voter that is left and has not heard that the removal is committed,
+//     neither can be elected again. That is raft's own limit (hand leadership over first); seed 770483 showed it.
 //   - bounds so small that the log is cut, snapshots are sent, segments rotate and work queues fill all the time.
 //
 // At the end all faults cease and the cluster must recover.

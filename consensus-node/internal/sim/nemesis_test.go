@@ -234,6 +234,9 @@ func (w *world) changeMembers() {
 		kind, mc.MemberId, mc.Learner = member.Add, w.nextID+1, w.rng.IntN(3) > 0
 		mc.PeerUrls = []string{fmt.Sprint("http://m", mc.MemberId)}
 	}
+	if kind == member.Remove && mc.MemberId == m.id {
+		return // raft's own limit, see doc.go
+	}
 	w.noteOf(m.id, evMember, uint64(kind), mc.MemberId, 0)
 	build := func(id uint64) (raftpb.ConfChangeI, error) {
 		mc.Id = id
