@@ -75,7 +75,7 @@ const (
 	defaultPeerURL    = "http://localhost:2380"
 	defaultClientURL  = "http://localhost:2379"
 	defaultToken      = "etcd-cluster"
-	defaultFeedBuffer = 64 << 20
+	defaultFeedBuffer = 32 << 20
 	// defaultSnapshotRate is half of what a network of 1 Gbit/s carries, so that an image leaves as much to writes. The database of
 	// etcd's default quota, 2 GiB, takes half a minute.
 	defaultSnapshotRate = 64 << 20

@@ -160,6 +160,7 @@ func (a *assembly) buildHub(ctx context.Context, peers grpc.ServiceRegistrar) er
 		return err
 	}
 	cfg := hub.NewConfig()
+	cfg.WatchBufferBytes = max(a.settings.node.FeedBufferBytes, hub.WatchBufferBytesMin) // the very changes that the node keeps
 	cfg.Name, cfg.Address, cfg.ConsensusEndpoints = a.settings.node.Name, a.own()[0], a.endpoints()
 	a.hub, err = hub.New(cfg, hub.Dependencies{
 		Logger: component(a.logger, hub.Program), Tracers: tracers, Metrics: a.registry, Bus: changes, Prefer: cfg.Address,

@@ -37,7 +37,9 @@ type Config struct {
 const (
 	defaultPeerURL     = "http://localhost:2380"
 	defaultWatchBuffer = 64 << 20
-	watchBufferMin     = 1 << 20
+
+	// WatchBufferBytesMin is the least that Config.WatchBufferBytes may be.
+	WatchBufferBytesMin = 1 << 20
 )
 
 // NewConfig gives the defaults.
@@ -85,8 +87,8 @@ func (c *Config) Finish() error {
 	switch {
 	case len(c.ConsensusEndpoints) == 0:
 		return failure.New(failure.Config, "--consensus-endpoints is missing: name the peer URL of at least one consensus node")
-	case c.WatchBufferBytes < watchBufferMin:
-		return failure.New(failure.Config, fmt.Sprintf("--watch-buffer-bytes must be at least %d", watchBufferMin))
+	case c.WatchBufferBytes < WatchBufferBytesMin:
+		return failure.New(failure.Config, fmt.Sprintf("--watch-buffer-bytes must be at least %d", WatchBufferBytesMin))
 	}
 	if c.Address == "" {
 		return c.finishAddress()

@@ -26,6 +26,16 @@ func encodedSize(kv *mvccpb.KeyValue) int {
 		intSize(kv.Version) + bytesSize(kv.Value) + intSize(kv.Lease)
 }
 
+// encodedKey is the key inside an encoded key-value. What lives on with an event should be the event alone: the key that the request
+// brought holds on to the whole request.
+func encodedKey(encoded []byte, size int) []byte {
+	if size == 0 {
+		return nil
+	}
+	start := bytesSize(encoded[:size]) - size
+	return encoded[start : start+size : start+size]
+}
+
 func appendKeyValue(dst []byte, kv *mvccpb.KeyValue) []byte {
 	dst = appendBytes(dst, fieldKey, kv.Key)
 	dst = appendInt(dst, fieldCreate, kv.CreateRevision)
@@ -111,7 +121,7 @@ func publish(eff mvcc.Effects) (encoded [][]byte, rev *feedv1.Revision) {
 	for i, w := range eff.Writes {
 		ev, out := &eff.Events[i], &events[i]
 		encoded[i] = enc.encode(w.KV)
-		out.Key, out.Deleted, out.Kv = w.KV.Key, w.Tombstone, encoded[i]
+		out.Key, out.Deleted, out.Kv = encodedKey(encoded[i], len(w.KV.Key)), w.Tombstone, encoded[i]
 		if w.Tombstone {
 			out.Kv = enc.encode(ev.Kv)
 		}

@@ -20,12 +20,18 @@ func (n *Node) cutTarget(mark, bytes uint64) uint64 {
 	if applied > mark && applied-mark >= n.cfg.SnapshotCount+n.cfg.CatchUpEntries {
 		target = applied - n.cfg.CatchUpEntries
 	}
-	if bytes > n.cfg.LogBytesMax {
-		target = max(target, n.storage.above(n.cfg.LogBytesMax/2))
+	held := uint64(nothingHeld)
+	for _, index := range n.loop.sending {
+		held = min(held, index)
+	}
+	bound := n.cfg.LogBytesKept
+	if held < nothingHeld {
+		bound = n.cfg.LogBytesMax
+	}
+	if bytes > bound {
+		target = max(target, n.storage.above(bound/2))
 	} else {
-		for _, index := range n.loop.sending {
-			target = min(target, index)
-		}
+		target = min(target, held)
 	}
 	if target <= mark {
 		return target

@@ -14,6 +14,7 @@ func TestCutTarget(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		count, catchUp, bytes, durable uint64
+		kept                           uint64
 		sending                        map[uint64]uint64
 		want                           uint64
 	}{
@@ -25,6 +26,8 @@ func TestCutTarget(t *testing.T) {
 		"the next image waits":          {count: 50, catchUp: 20, bytes: 1 << 20, durable: 100, sending: map[uint64]uint64{2: nothingHeld}, want: 80},
 		"too many bytes":                {count: 500, catchUp: 500, bytes: 60_000, durable: 100, want: 70},
 		"too many bytes for the images": {count: 500, catchUp: 500, bytes: 60_000, durable: 100, sending: map[uint64]uint64{2: 3}, want: 70},
+		"more than is kept":             {count: 500, catchUp: 500, kept: 30_000, bytes: 120_000, durable: 100, want: 85},
+		"more, but images are on":       {count: 500, catchUp: 500, kept: 30_000, bytes: 120_000, durable: 100, sending: map[uint64]uint64{2: 3}, want: 0},
 		"too many bytes, not durable":   {count: 500, catchUp: 500, bytes: 60_000, durable: 10, want: 10},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -33,7 +36,7 @@ func TestCutTarget(t *testing.T) {
 			n, err := New(Config{
 				ID: 1, Transport: &link{}, Log: &testLog{}, Applier: state, Entries: entries, Applied: 100,
 				ConfState:     &raftpb.ConfState{Voters: []uint64{1, 2}},
-				SnapshotCount: tc.count, CatchUpEntries: tc.catchUp, LogBytesMax: tc.bytes,
+				SnapshotCount: tc.count, CatchUpEntries: tc.catchUp, LogBytesKept: tc.kept, LogBytesMax: tc.bytes,
 			})
 			require.NoError(t, err)
 			if tc.sending != nil {

@@ -37,9 +37,10 @@ type Config struct {
 	// SnapshotCount is how many entries beyond CatchUpEntries gather before the log is cut, default 10,000; CatchUpEntries (default
 	// 5,000) stay behind the applied index for followers that lag.
 	SnapshotCount, CatchUpEntries uint64
-	// LogBytesMax bounds the entries held in memory, default 256 MiB: past it the log is cut closer than CatchUpEntries (never above the
-	// durable index of the database).
-	LogBytesMax uint64
+	// LogBytesKept bounds the entries held in memory, default 32 MiB: past it the log is cut closer than CatchUpEntries (never above the
+	// durable index of the database), to half of it. An entry may hold hundreds of writes, so a count of them says little. While an
+	// image is under way LogBytesMax takes its place, default 256 MiB.
+	LogBytesKept, LogBytesMax uint64
 	// UncommittedBytesMax bounds what a leader takes in before it is committed, default 64 MiB; past it proposals are dropped.
 	UncommittedBytesMax uint64
 	// ConfirmAfter is how long the log must be quiet before its last write is confirmed, default 50 ms.
@@ -78,6 +79,7 @@ func (c Config) withDefaults() Config {
 	c.SnapshotCount = orDefault(c.SnapshotCount, 10_000)
 	c.CatchUpEntries = orDefault(c.CatchUpEntries, 5_000)
 	c.LogBytesMax = orDefault(c.LogBytesMax, 256<<20)
+	c.LogBytesKept = min(orDefault(c.LogBytesKept, 32<<20), c.LogBytesMax)
 	c.UncommittedBytesMax = orDefault(c.UncommittedBytesMax, 64<<20)
 	c.ConfirmAfter = orDefault(c.ConfirmAfter, 50*time.Millisecond)
 	c.Logger = orDefault(c.Logger, slog.New(slog.DiscardHandler))
