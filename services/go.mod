@@ -3,7 +3,7 @@ module github.com/holdfastdb/holdfast/services
 go 1.26.0
 
 require (
-	github.com/holdfastdb/holdfast/proto v0.0.0-00010101000000-000000000000
+	github.com/holdfastdb/holdfast/proto v0.0.0
 	github.com/nats-io/nats.go v1.55.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/spf13/pflag v1.1.0
