@@ -103,7 +103,7 @@ func TestKilledDuringAnInstall(t *testing.T) {
 		away.start(listen(t, away.address))
 		select {
 		case <-reached:
-		case <-time.After(30 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("%s was not reached", step)
 		}
 		_ = away.stop() // with the failure that it was given
