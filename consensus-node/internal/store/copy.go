@@ -31,17 +31,17 @@ func (d *defragmentation) copyRevisions(src *bbolt.Tx, rests bool) (bytes int, e
 	return bytes, w.flush()
 }
 
-// copyRows copies all buckets but that of the revisions.
+// copyRows copies all buckets but that of the revisions, which it only makes if none was copied.
 func (d *defragmentation) copyRows(src *bbolt.Tx) (err error) {
 	defer recoverDamage(d.src.db.Path(), &err)()
 	w := &chunkWriter{d: d, rests: true}
 	defer w.abandon()
 	err = src.ForEach(func(name []byte, b *bbolt.Bucket) error {
-		if string(name) == BucketKey {
-			return nil
-		}
 		if err := w.open(string(name)); err != nil { // also if it is empty
 			return err
+		}
+		if string(name) == BucketKey {
+			return nil
 		}
 		return b.ForEach(func(k, v []byte) error {
 			if v == nil {

@@ -75,6 +75,21 @@ func TestDefragment(t *testing.T) {
 	require.EqualValues(t, entries+1, s.Durable())
 }
 
+// A database without a revision, since none was written yet or all were dropped, keeps the empty bucket.
+func TestDefragmentWithoutRevisions(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "db"), testOptions())
+	require.NoError(t, s.Defragment(t.Context()))
+
+	require.NoError(t, s.Apply(Batch{Index: 1, Term: 1, Writes: []mvcc.Write{putAt(rev(2, 0), "key", "value")}}))
+	require.NoError(t, s.Apply(Batch{Index: 1, Drop: []mvcc.Drop{{Rev: rev(2, 0)}}}))
+	require.NoError(t, s.Defragment(t.Context()))
+	require.Empty(t, content(t, reader(t, s)))
+
+	require.NoError(t, s.Apply(Batch{Index: 2, Term: 1, Writes: []mvcc.Write{putAt(rev(3, 0), "key", "value")}}))
+	require.NoError(t, s.Flush(t.Context()))
+	require.Len(t, content(t, reader(t, s)), 1)
+}
+
 // Entries are applied and committed, and Readers come and go, while the file is copied and replaced.
 func TestDefragmentUnderLoad(t *testing.T) {
 	opts := testOptions()
