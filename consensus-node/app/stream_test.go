@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -48,7 +49,7 @@ func TestPagesOfARangeStream(t *testing.T) {
 		put(fmt.Sprintf("a%03d", i), 1)
 	}
 	for i := range 40 {
-		put(fmt.Sprintf("b%03d", i), aim/2)
+		put(fmt.Sprintf("b%03d", i)+strings.Repeat("b", aim/4), aim/4)
 	}
 	c.do(calls...)
 	everything := func() *pb.RangeRequest { return &pb.RangeRequest{Key: []byte("a"), RangeEnd: []byte("c")} }
@@ -63,6 +64,11 @@ func TestPagesOfARangeStream(t *testing.T) {
 	}
 	want := read[pb.RangeResponse](t, c.do(call(t, consensusv1.Method_METHOD_RANGE, everything()))[0])
 	require.True(t, proto.Equal(want, merged))
+	keysOnly := everything()
+	keysOnly.KeysOnly = true
+	for i, page := range pagesOf(t, node.direct, keysOnly) {
+		require.LessOrEqual(t, proto.Size(page), 2*aim+1<<10, "page %d of %d keys alone", i, len(page.GetKvs()))
+	}
 
 	for _, request := range []*pb.RangeRequest{
 		{Limit: 3},

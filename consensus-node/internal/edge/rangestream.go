@@ -132,9 +132,22 @@ func (r *rangePages) read(view *node.View) (*pb.RangeResponse, error) {
 		values := &pageValues{Values: view.Values, left: 2 * r.bytesAim}
 		response, err := view.KV.RangePage(r.request, values)
 		if !errors.Is(err, errPageFull) {
+			r.trim(response)
 			return response, err
 		}
 		r.request.Limit = values.taken
+	}
+}
+
+// trim cuts a page of keys alone, which come from the index and are not counted as values are.
+func (r *rangePages) trim(response *pb.RangeResponse) {
+	left := 2 * r.bytesAim
+	for i, kv := range response.GetKvs() {
+		if left -= store.EncodedSize(kv); left < 0 && i > 0 {
+			response.Kvs, response.More = response.GetKvs()[:i], true
+			r.request.Limit = int64(i)
+			return
+		}
 	}
 }
 
