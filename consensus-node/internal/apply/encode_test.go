@@ -1,6 +1,7 @@
 package apply_test
 
 import (
+	"bytes"
 	"math"
 	"testing"
 
@@ -40,6 +41,29 @@ func TestEncodedKeyValuesAreProtobuf(t *testing.T) {
 			require.Equal(t, lease, keyValue(ev.PreviousKv).Lease)
 		}
 	}
+}
+
+// What is published stays in the feed for long, so it holds nothing of the request, which a large value would be part of.
+func TestEventsHoldNoRequest(t *testing.T) {
+	for _, length := range []int{1, 127, 128, 1 << 15} {
+		m, db := apply.New(), newDatabase()
+		key := bytes.Repeat([]byte("k"), length)
+		command := putCommand(t, &pb.PutRequest{Key: key, Value: []byte("v")})
+		put := step(t, m, db, command).Revisions[0].Events[0]
+		clear(command.GetPut())
+		require.Equal(t, key, put.Key)
+		require.Equal(t, key, keyValue(put.Kv).Key)
+		require.Equal(t, "v", string(keyValue(put.Kv).Value))
+
+		deleted := step(t, m, db, deleteCommand(t, key)).Revisions[0].Events[0]
+		require.Equal(t, key, deleted.Key)
+	}
+}
+
+func deleteCommand(t *testing.T, key []byte) *journalv1.Command {
+	t.Helper()
+	req := &pb.DeleteRangeRequest{Key: key}
+	return &journalv1.Command{Command: &journalv1.Command_DeleteRange{DeleteRange: marshal(t, req)}}
 }
 
 // step applies one entry and stores its batch.
