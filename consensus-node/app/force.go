@@ -22,7 +22,7 @@ import (
 )
 
 // forceNewCluster makes a cluster of this member alone of its data directory, for when the majority is lost for good. What is not known to
-// be committed is dropped from the log. What is, is followed by entries of a new term that count as committed: they promote this
+// be committed is dropped from the log, unless this member was the only voter. What is, is followed by entries of a new term that count as committed: they promote this
 // member if it is a learner, remove all others for ever, and raise the epoch of the lease view with no instance in it, so that nothing
 // counts that a lease-service decided before. Keys, leases, ids of cluster and member stay.
 //
@@ -30,6 +30,9 @@ import (
 func (d *disk) forceNewCluster(cfg *Config, options store.Options) error {
 	if len(d.bootstrap) > 0 || d.unborn() {
 		return nil // there is nothing to force: it begins as the flags say
+	}
+	if d.meta.Index < d.state.Snapshot.Index {
+		return nil // an image was lost: the start refuses that, and nothing may be written to such a log
 	}
 	offline, err := d.offline()
 	if err != nil {
@@ -41,8 +44,7 @@ func (d *disk) forceNewCluster(cfg *Config, options store.Options) error {
 		return failure.New(failure.Storage, fmt.Sprintf(
 			"--force-new-cluster: entry %d is committed, and the raft log in %s ends at %d: use the data of another member", commit, cfg.DataDir, last))
 	}
-	d.state.Entries = d.state.Entries[:commit-d.state.Snapshot.Index]
-	if err := offline.Apply(d.state.Entries); err != nil {
+	if commit, err = d.applyCommitted(offline, commit); err != nil {
 		return failure.Wrap(failure.Storage, "the log in "+cfg.DataDir+" cannot be applied", err)
 	}
 	forced, err := d.forcedEntries(cfg, offline, commit)
@@ -59,6 +61,33 @@ func (d *disk) forceNewCluster(cfg *Config, options store.Options) error {
 		return failure.Wrap(failure.Storage, "a new cluster cannot be made of "+cfg.DataDir, err)
 	}
 	return d.reopenStore(cfg, options, offline)
+}
+
+// applyCommitted applies what is committed, and drops the rest of the entries. Beside what the log knows to be committed that is whatever
+// follows while this member is the only voter: its own log alone decides then, and the commit index is written later than the entries that
+// were acknowledged. It gives the last index.
+func (d *disk) applyCommitted(offline *node.Node, commit uint64) (uint64, error) {
+	mark := d.state.Snapshot.Index
+	if err := offline.Apply(d.state.Entries[:commit-mark]); err != nil {
+		return 0, err
+	}
+	for ; commit < d.log.LastIndex(); commit++ {
+		view, err := offline.Current()
+		if err != nil {
+			return 0, err
+		}
+		self, _ := view.Members.Get(d.state.Metadata.NodeID)
+		voters, _ := view.Members.Voters()
+		view.Release()
+		if voters != 1 || self.ID == 0 || self.Learner {
+			break
+		}
+		if err := offline.Apply(d.state.Entries[commit-mark : commit-mark+1]); err != nil {
+			return 0, err
+		}
+	}
+	d.state.Entries = d.state.Entries[:commit-mark]
+	return commit, nil
 }
 
 // reopenStore writes what was applied, so that the start finds it like that of any earlier run.
