@@ -125,8 +125,14 @@ func (n *Node) stepLocal(msgs []*raftpb.Message) {
 	}
 }
 
-// stepPeer gives raft a message of another member. Raft refuses responses of unknown members; that is no error here.
-func (n *Node) stepPeer(m *raftpb.Message) { _ = n.raw.Step(m) }
+// stepPeer gives raft a message of another member. Raft refuses responses of unknown members; that is no error here. As the only voter
+// it would answer a question for a read index before its term has begun; who asked does so again.
+func (n *Node) stepPeer(m *raftpb.Message) {
+	if m.GetType() == raftpb.MsgReadIndex && n.alone() && n.loop.voters[0] == n.cfg.ID && !n.termBegan() {
+		return
+	}
+	_ = n.raw.Step(m)
+}
 
 // campaignAlone makes the only voter leader at once: nobody else could be.
 func (n *Node) campaignAlone() {

@@ -97,10 +97,13 @@ func (n *Node) canAsk() bool {
 		return false
 	}
 	if l.leader == n.cfg.ID && n.alone() {
-		return l.barrier != 0 && l.commit >= l.barrier
+		return n.termBegan()
 	}
 	return true
 }
+
+// termBegan says that this node leads and that an entry of its term is committed.
+func (n *Node) termBegan() bool { return n.loop.barrier != 0 && n.loop.commit >= n.loop.barrier }
 
 // ask makes an attempt, with an id never used before: answers to earlier attempts, however late, no longer fit.
 func (n *Node) ask() {
