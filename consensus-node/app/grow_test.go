@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
+	"github.com/holdfastdb/holdfast/services/direct"
 	"github.com/holdfastdb/holdfast/services/failure"
 )
 
@@ -320,4 +321,25 @@ func TestAJoinedMemberThatHeardNothing(t *testing.T) {
 	require.NoError(t, Join(t.Context(), lost.cfg, slog.New(slog.DiscardHandler)))
 	_, err = Open(lost.cfg, discarding())
 	require.Equal(t, failure.ExitRemoved, failure.ExitCode(err), "%v", err)
+}
+
+// A voter that has joined and knows nothing yet serves no read, though any lag would be allowed for a serializable one: it has not been a
+// member at the time of which its state is.
+func TestANewVoterServesNothingBeforeItIsAMember(t *testing.T) {
+	t.Parallel()
+	members := newCluster(t)
+	put(t, members, "a")
+	awaitNames(t, members)
+	awaitConnected(t, members, 2)
+	m, _ := joiner(t, members, "n4", false)
+	require.NoError(t, Join(t.Context(), m.cfg, slog.New(slog.DiscardHandler)))
+	n, err := Open(m.cfg, discarding())
+	require.NoError(t, err)
+	inProcess := direct.New(Program)
+	n.RegisterConsensus(inProcess)
+	answer := newCaller(t, inProcess).do(call(t, consensusv1.Method_METHOD_RANGE, &pb.RangeRequest{Key: []byte("a"), Serializable: true}))[0]
+	require.True(t, answer.GetNotProposed())
+	require.NotZero(t, answer.GetCode())
+	inProcess.Close()
+	require.NoError(t, n.Close())
 }

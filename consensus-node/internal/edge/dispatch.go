@@ -22,9 +22,9 @@ type reply func(*consensusv1.Call, *consensusv1.Answer)
 // dispatch starts the calls of one batch. Writes are queued in their order; the linearizable reads share one read index.
 func (s *Server) dispatch(ctx context.Context, calls []*consensusv1.Call, reply reply) {
 	var linear, local []read
-	learner := s.cfg.Raft.Status().Learner
+	onlooker := s.looksOn()
 	for _, call := range calls {
-		if learner && !servedByLearner(call.GetMethod()) {
+		if onlooker && !servedByLearner(call.GetMethod()) {
 			reply(call, s.elsewhere(ctx, call, 0))
 			continue
 		}
@@ -56,6 +56,12 @@ func (s *Server) dispatch(ctx context.Context, calls []*consensusv1.Call, reply 
 	if len(linear) > 0 {
 		go s.readLinear(ctx, linear, reply)
 	}
+}
+
+// looksOn tells whether this member serves no reads: a learner, or one that has not got as far in the log as to be a member. It would
+// read from a time before its own; etcd's members serve nobody until then.
+func (s *Server) looksOn() bool {
+	return s.cfg.Raft.Status().Learner || !s.cfg.Node.Lists(s.cfg.MemberID)
 }
 
 // servedByLearner tells what a learner answers: what is asked of it as one member. Its state may lag without bound, so it

@@ -26,6 +26,9 @@ func (s *Server) sendRange(ctx context.Context, call *consensusv1.Call, send sen
 	if s.cfg.Raft.Status().Learner {
 		return rpctypes.ErrGRPCNotSupportedForLearner
 	}
+	if s.looksOn() {
+		return rpctypes.ErrGRPCNotLeader
+	}
 	request, err := decode[pb.RangeRequest](call)
 	if err != nil {
 		return err

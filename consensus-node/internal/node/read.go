@@ -29,6 +29,15 @@ func (n *Node) Alarms() apply.Alarms {
 	return nil
 }
 
+// Lists tells whether the member list of the newest published view has a member. It costs one load.
+func (n *Node) Lists(member uint64) bool {
+	if v := n.view.Load(); v != nil {
+		_, ok := v.View.Members.Get(member)
+		return ok
+	}
+	return false
+}
+
 // Linearize gives a view that holds everything acknowledged before the call, by way of a read index. The caller releases
 // it.
 func (n *Node) Linearize(ctx context.Context) (*View, error) {
