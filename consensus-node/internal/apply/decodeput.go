@@ -5,6 +5,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 )
 
 // Fields of etcdserverpb.PutRequest.
@@ -17,8 +18,18 @@ const (
 	putIgnoreLease protowire.Number = 6
 )
 
-// decodePut decodes a put, by far the most frequent request, without copying: key and value lie in data, which belongs to the command
-// and lives as long. ok is false for what it does not know; protobuf decides then.
+// DecodePut decodes a put, by far the most frequent request, without copying where it can: key and value lie in data, which nobody
+// changes any more. The error is protobuf's.
+func DecodePut(data []byte) (*pb.PutRequest, error) {
+	req := &pb.PutRequest{}
+	if decodePut(data, req) {
+		return req, nil
+	}
+	req.Reset()
+	return req, proto.Unmarshal(data, req)
+}
+
+// decodePut is DecodePut for what clients send; ok is false for anything else, which protobuf decides about.
 func decodePut(data []byte, req *pb.PutRequest) (ok bool) {
 	for len(data) > 0 {
 		field, kind, n := protowire.ConsumeTag(data)

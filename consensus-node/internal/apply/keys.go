@@ -3,18 +3,14 @@ package apply
 import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/mvcc"
 )
 
 func (s *step) put(data []byte, env mvcc.Env) (answer, error) {
-	req := &pb.PutRequest{}
-	if !decodePut(data, req) {
-		req.Reset()
-		if proto.Unmarshal(data, req) != nil {
-			return refused(ErrRequest), nil //nolint:nilerr // the outcome is the error
-		}
+	req, err := DecodePut(data)
+	if err != nil {
+		return refused(ErrRequest), nil //nolint:nilerr // the outcome is the error
 	}
 	resp, eff, err := s.m.kv.Put(req, env)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/holdfastdb/holdfast/consensus-node/internal/apply"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/mvcc"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/node"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/quota"
@@ -70,9 +71,13 @@ func decode[T any, M interface {
 }](call *consensusv1.Call) (M, error) {
 	request := M(new(T))
 	if err := proto.Unmarshal(call.GetRequest(), request); err != nil {
-		return nil, status.Errorf(codes.InvalidArgument, "request is not readable: %v", err)
+		return nil, unreadable(err)
 	}
 	return request, nil
+}
+
+func unreadable(err error) error {
+	return status.Errorf(codes.InvalidArgument, "request is not readable: %v", err)
 }
 
 func (s *Server) parseRange(call *consensusv1.Call) (work, error) {
@@ -115,9 +120,9 @@ func (s *Server) parseTxn(call *consensusv1.Call) (work, error) {
 func (s *Server) parseWrite(call *consensusv1.Call) (work, error) {
 	switch call.GetMethod() {
 	case consensusv1.Method_METHOD_PUT:
-		request, err := decode[pb.PutRequest](call)
+		request, err := apply.DecodePut(call.GetRequest())
 		if err != nil {
-			return work{}, err
+			return work{}, unreadable(err)
 		}
 		cost := quota.Put(request)
 		if err := s.checkSpace(cost); err != nil {
