@@ -113,7 +113,7 @@ func members(tb testing.TB, runtime, program string, count int, args []string, o
 			"--initial-cluster-token", "holdfast-tests",
 		}, args...)
 		tier = append(tier, runner.Process{
-			Name: name, Path: path, Args: append(flags, options.Extra[name]...), Dir: dir, Ready: clients[i] + "/health?exclude=CORRUPT", // an alarm is no reason to take a member for down
+			Name: name, Path: path, Args: append(flags, options.Extra[name]...), Dir: dir, Ready: clients[i] + "/health?exclude=CORRUPT&exclude=NOSPACE", // an alarm is no reason to take a member for down
 		})
 	}
 	layout := runner.Layout{Tiers: [][]runner.Process{tier}, Clients: clients}

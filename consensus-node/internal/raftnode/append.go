@@ -24,7 +24,7 @@ type appender struct {
 	n         *Node
 	entries   []*raftpb.Entry
 	bytes     int
-	hard      *raftpb.HardState // the last one that the log does not hold yet, nil if none
+	hard      *raftpb.HardState // the last one of the group, nil if none
 	written   raftpb.HardState  // the last one handed to the log
 	unsynced  bool              // the log holds entries, a term or a vote that may not be durable
 	responses []*raftpb.Message
@@ -51,7 +51,7 @@ func (n *Node) runAppend() error {
 			}
 			quiet.Reset(n.cfg.ConfirmAfter)
 		case <-quiet.C:
-			if err := a.rest(); err != nil {
+			if err := n.cfg.Log.Confirm(); err != nil {
 				return err
 			}
 		}
@@ -142,18 +142,25 @@ func (a *appender) add(m *raftpb.Message) {
 	}
 }
 
-// write makes the group durable as far as its responses need it, and then lets them go. Entries or a vote that nobody is told of yet
-// need no sync; the next one covers them. A commit index alone is not even written: it goes with the next group, or when
-// it is quiet.
+// write makes the group durable as far as its responses need it, and then lets them go. A commit index alone needs no sync, nor do
+// entries or a vote that nobody is told of yet; the next sync covers them. It is written all the same, so that it outlives the process:
+// who must make a new cluster of the last member that is left goes by it.
 func (a *appender) write() error {
 	n := a.n
-	changed := len(a.entries) > 0 || a.votesDiffer()
-	a.unsynced = a.unsynced || changed
+	if len(a.entries) > 0 || a.votesDiffer() {
+		a.unsynced = true
+	}
 	sync := a.unsynced && len(a.responses) > 0
-	if changed || sync {
-		if err := a.append(sync); err != nil {
+	if len(a.entries) > 0 || a.hard != nil || sync {
+		if err := n.cfg.Log.Append(a.entries, a.hard, sync); err != nil {
 			return err
 		}
+	}
+	if sync {
+		a.unsynced = false
+	}
+	if a.hard != nil {
+		a.written.Term, a.written.Vote = a.hard.Term, a.hard.Vote
 	}
 	if k := len(a.entries); k > 0 {
 		n.storage.append(a.entries)
@@ -163,34 +170,9 @@ func (a *appender) write() error {
 	}
 	responses := a.responses
 	clear(a.entries)
-	a.entries, a.bytes, a.responses = a.entries[:0], 0, nil
+	a.entries, a.bytes, a.hard, a.responses = a.entries[:0], 0, nil, nil
 	n.deliver(responses)
 	return nil
-}
-
-// append hands the log what it does not hold yet.
-func (a *appender) append(sync bool) error {
-	if err := a.n.cfg.Log.Append(a.entries, a.hard, sync); err != nil {
-		return err
-	}
-	if sync {
-		a.unsynced = false
-	}
-	if a.hard != nil {
-		a.written.Term, a.written.Vote = a.hard.Term, a.hard.Vote
-		a.hard = nil
-	}
-	return nil
-}
-
-// rest uses a quiet moment: the log learns the commit index, and that its last write is durable.
-func (a *appender) rest() error {
-	if a.hard != nil {
-		if err := a.append(false); err != nil {
-			return err
-		}
-	}
-	return a.n.cfg.Log.Confirm()
 }
 
 func (a *appender) votesDiffer() bool {

@@ -165,7 +165,7 @@ func (s *Stepper) Confirm() error {
 	if s.install != nil {
 		return nil
 	}
-	return s.ended(CauseLog, s.append.rest())
+	return s.ended(CauseLog, s.n.cfg.Log.Confirm())
 }
 
 // CanApply says whether the apply goroutine has something to do.
