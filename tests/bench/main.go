@@ -41,6 +41,7 @@ type settings struct {
 	connections int // 0: what the row says
 	bin         string
 	data        string
+	tmpfs       string
 	out         string
 	pin         bool
 	serverCPU   int
@@ -62,10 +63,11 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	without := set.String("without", "", "processes of the split system that are not started, such as hub1,hub2; such results are not the system's")
 	seconds := set.Float64("seconds", 5, "seconds that are measured in each run")
 	warmup := set.Float64("warmup", 1, "seconds of load before that")
-	set.IntVar(&s.runs, "runs", 3, "runs of each row on each system")
+	set.IntVar(&s.runs, "runs", 5, "runs of each row on each system")
 	set.IntVar(&s.connections, "connections", 0, "client connections; 0: as the row says")
 	set.StringVar(&s.bin, "bin", filepath.Join(root, "bin"), "folder of the programs")
 	set.StringVar(&s.data, "data", "", "folder for the servers' data; empty: the system's for temporary files")
+	set.StringVar(&s.tmpfs, "tmpfs", "/dev/shm", "folder on a tmpfs, for the rows whose data does not lie on a disk")
 	set.StringVar(&s.out, "out", filepath.Join(root, "bench-results.jsonl"), "file to which results are added")
 	set.BoolVar(&s.pin, "pin", true, "pin the servers to one processor and the load to another")
 	set.IntVar(&s.serverCPU, "server-cpu", 0, "processor of the servers")
@@ -165,6 +167,10 @@ func compare(ctx context.Context, s settings, chosen []row, stdout, stderr io.Wr
 	var results []result
 	defer func() { writeTable(stdout, results) }()
 	for _, r := range chosen {
+		if r.tmpfs && !isTmpfs(s.tmpfs) {
+			_, _ = fmt.Fprintf(stdout, "%-24s left out: %s is no tmpfs (-tmpfs=FOLDER names one)\n", r.name, s.tmpfs)
+			continue
+		}
 		for n := 1; n <= s.runs; n++ {
 			for _, name := range r.systems(s.systems) {
 				got, err := measure(ctx, s, r, name, n, stderr)

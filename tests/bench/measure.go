@@ -9,22 +9,79 @@ import (
 	"time"
 )
 
+// steps are what happens while a row's load runs. They open the stage for what is to be measured, once or several times, and
+// shut it again.
+type steps func(ctx context.Context, st *stage) error
+
+// stage is what steps have to work with, and where they leave what they saw.
+type stage struct {
+	settings
+
+	meter     *meter
+	nodes     nodes
+	away      string // the follower that no client uses; empty where the row has none
+	installed func(name string) int
+	sample    func() (sample, error)
+	spans     []span
+	gaps      []time.Duration // of each failover
+}
+
+// span is what lies between two samples.
+type span struct{ before, after sample }
+
+// open begins a time that is measured.
+func (st *stage) open() error {
+	before, err := st.sample()
+	if err != nil {
+		return err
+	}
+	st.spans = append(st.spans, span{before: before})
+	st.meter.setOpen(true)
+	return nil
+}
+
+// shut ends it.
+func (st *stage) shut() error {
+	st.meter.setOpen(false)
+	after, err := st.sample()
+	st.spans[len(st.spans)-1].after = after
+	return err
+}
+
+// once is the steps of most rows: the measured time follows the warm-up.
+func once(ctx context.Context, st *stage) error {
+	if err := pause(ctx, st.warmup); err != nil {
+		return err
+	}
+	if err := st.open(); err != nil {
+		return err
+	}
+	if err := pause(ctx, st.measured); err != nil {
+		return err
+	}
+	return st.shut()
+}
+
 // measure runs a row once on one system that it starts and stops.
 func measure(ctx context.Context, s settings, r row, name string, n int, stderr io.Writer) (got result, err error) {
 	output := io.Discard
 	if s.verbose {
 		output = stderr
 	}
-	sys, err := start(ctx, s, name, r.nodes, output)
+	sys, err := start(ctx, s, r, name, output)
 	if err != nil {
 		return got, err
 	}
 	defer func() { err = errors.Join(err, sys.stop(ctx)) }()
+	endpoints, away, err := sys.place(ctx, r)
+	if err != nil {
+		return got, err
+	}
 	connections := r.connections
-	if s.connections > 0 {
+	if s.connections > 0 && r.clients > 1 {
 		connections = min(s.connections, r.clients)
 	}
-	target, err := connect(ctx, sys.endpoints, connections)
+	target, err := connect(ctx, endpoints, connections)
 	if err != nil {
 		return got, err
 	}
@@ -34,41 +91,37 @@ func measure(ctx context.Context, s settings, r row, name string, n int, stderr 
 			return got, fmt.Errorf("prepare: %w", err)
 		}
 	}
-	got, err = window(ctx, s, r, sys, target)
+	st := &stage{
+		settings: s, meter: &meter{}, nodes: sys.nodes(), away: away, installed: sys.installs.of,
+		sample: func() (sample, error) { return takeSample(s, sys) },
+	}
+	if err := st.run(ctx, r, target); err != nil {
+		return got, err
+	}
+	got, err = figures(st.meter, st.spans)
+	got.GapMs, got.GapMedianMs = gapFigures(st.gaps)
 	got.Row, got.System, got.Run, got.Time = r.name, name, n, time.Now().UTC().Truncate(time.Second)
 	got.Connections = connections
 	return got, err
 }
 
-// window puts the row's load on the system and takes the figures of the time after the warm-up.
-func window(ctx context.Context, s settings, r row, sys *running, target *target) (result, error) {
+// run puts the row's load on the system until the row's steps are done.
+func (st *stage) run(ctx context.Context, r row, target *target) error {
 	loading, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	m := &meter{}
 	done := make(chan error, 1)
 	go func() {
-		err := r.load(loading, target, r.clients, m)
-		cancel(err) // an error ends the window early
+		err := r.load(loading, target, r.clients, st.meter)
+		cancel(err) // an error ends the steps early
 		done <- err
 	}()
-	err := pause(loading, s.warmup)
-	var before, after sample
-	if err == nil {
-		before, err = takeSample(s, sys)
-		m.setOpen(true)
+	steps := r.steps
+	if steps == nil {
+		steps = once
 	}
-	if err == nil {
-		err = pause(loading, s.measured)
-		m.setOpen(false)
-	}
-	if err == nil {
-		after, err = takeSample(s, sys)
-	}
+	err := steps(loading, st)
 	cancel(nil)
-	if err := errors.Join(<-done, err); err != nil {
-		return result{}, err
-	}
-	return figures(m, before, after)
+	return errors.Join(<-done, err)
 }
 
 // sample is how far everything came at one moment.
@@ -104,22 +157,40 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// figures makes the result of a window. One in which nothing completed is an error, not a figure.
-func figures(m *meter, before, after sample) (result, error) {
+// figures makes the result of all that was measured. Spans in which nothing completed are an error, not a figure.
+func figures(m *meter, spans []span) (result, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	took := after.at.Sub(before.at)
+	var seconds, servers, load, busy, peak float64
+	for _, s := range spans {
+		seconds += s.after.at.Sub(s.before.at).Seconds()
+		servers += s.after.servers.cpuSeconds - s.before.servers.cpuSeconds
+		load += s.after.load.cpuSeconds - s.before.load.cpuSeconds
+		busy += s.after.busySeconds - s.before.busySeconds
+		peak = max(peak, float64(s.after.servers.peakBytes))
+	}
 	ops := float64(m.latencies.total)
 	if ops == 0 {
-		return result{}, fmt.Errorf("nothing completed in %v", took)
+		return result{}, fmt.Errorf("nothing completed in %.1f s", seconds)
 	}
-	servers := after.servers.cpuSeconds - before.servers.cpuSeconds
 	return result{
-		OpsPerS: ops / took.Seconds(), P50Ms: milliseconds(m.latencies.quantile(0.5)), P99Ms: milliseconds(m.latencies.quantile(0.99)),
-		CPUUsPerOp: servers * 1e6 / ops, RSSMB: float64(after.servers.peakBytes) / 1e6,
-		ServerCPU: servers / took.Seconds(), LoadCPU: (after.load.cpuSeconds - before.load.cpuSeconds) / took.Seconds(),
-		OthersCPU: max(0, after.busySeconds-before.busySeconds-servers) / took.Seconds(), Seconds: took.Seconds(),
+		OpsPerS: ops / seconds, P50Ms: milliseconds(m.latencies.quantile(0.5)), P99Ms: milliseconds(m.latencies.quantile(0.99)),
+		CPUUsPerOp: servers * 1e6 / ops, RSSMB: peak / 1e6, ServerCPU: servers / seconds, LoadCPU: load / seconds,
+		OthersCPU: max(0, busy-servers) / seconds, Seconds: seconds,
 	}, nil
+}
+
+// gapFigures are the longest gap and the median one; 0 if there was none.
+func gapFigures(gaps []time.Duration) (longest, median float64) {
+	if len(gaps) == 0 {
+		return 0, 0
+	}
+	values := make([]float64, len(gaps))
+	for i, gap := range gaps {
+		values[i] = milliseconds(gap)
+	}
+	s := spreadOf(values)
+	return s.most, s.median
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -121,6 +121,12 @@ func peakOf(pid int) (int64, error) {
 	return 0, fmt.Errorf("/proc/%d/status has no peak of memory", pid)
 }
 
+// isTmpfs says whether a folder lies in memory.
+func isTmpfs(dir string) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(dir, &fs) == nil && fs.Type == unix.TMPFS_MAGIC
+}
+
 // busySeconds is how long a processor has worked for anyone at all since the machine started.
 func busySeconds(cpu int) (float64, error) {
 	stat, err := os.ReadFile("/proc/stat")

@@ -19,4 +19,5 @@ func pinSelf(int) error                                      { return errLinux }
 func pinned(int, string, []string) (string, []string, error) { return "", nil, errLinux }
 func serverEnvironment() []string                            { return nil }
 func usageOf(int) (usage, error)                             { return usage{}, errLinux }
+func isTmpfs(string) bool                                    { return false }
 func busySeconds(int) (float64, error)                       { return 0, errLinux }

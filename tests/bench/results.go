@@ -21,7 +21,11 @@ type result struct {
 	ServerCPU float64 `json:"server_cpu"`
 	LoadCPU   float64 `json:"load_cpu"`
 	// OthersCPU is the share of the servers' processor that anyone else took meanwhile.
-	OthersCPU   float64   `json:"others_cpu"`
+	OthersCPU float64 `json:"others_cpu"`
+	// GapMs is the longest time between two acknowledged writes around any failover of the run, and GapMedianMs the median of
+	// the failovers' longest; rows without failovers have none.
+	GapMs       float64   `json:"gap_ms,omitempty"`
+	GapMedianMs float64   `json:"gap_median_ms,omitempty"`
 	Connections int       `json:"connections"`
 	Seconds     float64   `json:"seconds"`
 	Time        time.Time `json:"time"`
@@ -31,7 +35,7 @@ type result struct {
 const loadLimit = 0.9
 
 // loadLimited says that throughput and latency are those of the load, not of the system.
-func (r result) loadLimited() bool { return r.LoadCPU >= loadLimit && r.LoadCPU > r.ServerCPU }
+func (r result) loadLimited() bool { return r.LoadCPU >= loadLimit }
 
 // othersLimit is the share of the servers' processor from which on others disturb a run: throughput and latency suffer, and
 // processor time per operation too, since batches become smaller and caches colder.
@@ -52,6 +56,13 @@ func (r result) writeLine(w io.Writer) error {
 }
 
 func (r result) String() string {
-	return fmt.Sprintf("%-24s %-10s run %d: %9.0f ops/s  p50 %7.2f ms  p99 %7.2f ms  cpu %6.1f us/op  rss %6.0f MB  server cpu %3.0f%%  load cpu %3.0f%%  others %3.0f%%",
+	line := fmt.Sprintf("%-24s %-10s run %d: %9.0f ops/s  p50 %7.2f ms  p99 %7.2f ms  cpu %6.1f us/op  rss %6.0f MB  server cpu %3.0f%%  load cpu %3.0f%%  others %3.0f%%",
 		r.Row, r.System, r.Run, r.OpsPerS, r.P50Ms, r.P99Ms, r.CPUUsPerOp, r.RSSMB, 100*r.ServerCPU, 100*r.LoadCPU, 100*r.OthersCPU)
+	if r.GapMs > 0 {
+		line += fmt.Sprintf("  gap %.0f ms (median %.0f ms)", r.GapMs, r.GapMedianMs)
+	}
+	if r.loadLimited() {
+		line += "  THE LOAD WAS THE LIMIT"
+	}
+	return line
 }

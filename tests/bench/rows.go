@@ -15,17 +15,29 @@ type row struct {
 	connections int
 	prepare     func(ctx context.Context, t *target) error // before the load; nil: nothing
 	load        load
+	steps       steps     // beside the load; nil: once
+	place       placement // of the clients
+	args        []string  // flags of every node, on all systems alike
+	tmpfs       bool      // the data lies in memory
+	threeOnly   bool      // makes no sense with one node
 }
 
 // oneNode ends the names of rows with one node.
 const oneNode = "-one"
 
-// rows are all there are: each with three nodes and with one. Puts have the connections of etcd's published figures; the other
+// rows are all there are: each with three nodes, and most with one too. Puts have the connections of etcd's published figures; the other
 // rows put many clients on each, as programs do.
 func rows() []row {
 	puts := closedLoop(putAnyKey)
 	three := []row{
-		{name: "put-1", about: "puts of 256 bytes, one client", clients: 1, connections: 1, load: puts},
+		{
+			name: "put-1", about: "puts of 256 bytes, one client, at the leader (split: a proxy)", clients: 1, connections: 1,
+			place: atLeader, load: puts,
+		},
+		{
+			name: "put-1-tmpfs", about: "the same, with the servers' data on a tmpfs: no disk is the limit", clients: 1, connections: 1,
+			place: atLeader, tmpfs: true, load: puts,
+		},
 		{name: "put-100", about: "puts of 256 bytes, 100 clients", clients: 100, connections: 20, load: puts},
 		{name: "put-1000", about: "puts of 256 bytes, 1000 clients", clients: 1000, connections: 100, load: puts},
 		{
@@ -49,15 +61,31 @@ func rows() []row {
 		{"put-history", "puts of 256 bytes, 20 clients, over 50,000 revisions", puts},
 		{"put-compact", "the same, while everything is compacted again and again", beside(puts, compactAll)},
 		{"put-defragment", "the same, while each node is defragmented again and again", beside(puts, defragmentAll)},
+		{"put-snapshot", "the same, while one endpoint after the other streams a snapshot to an operator", beside(puts, saveAll)},
 	} {
 		three = append(three, row{name: r.name, about: r.about, clients: 20, connections: 20, prepare: history, load: r.load})
 	}
+	three = append(three,
+		row{
+			name: "put-catchup", clients: 100, connections: 20, prepare: history, load: puts, steps: catchUp,
+			about: "puts of 256 bytes, 100 clients, over 50,000 revisions, while a follower that was killed gets a snapshot: " +
+				"from its start until it is level; no client uses it, all logs are short",
+			place: besideAMember, args: shortLogs(), threeOnly: true,
+		},
+		row{
+			name: "failover", clients: 1, connections: len(nodeNames()), load: retrying, steps: failovers, threeOnly: true,
+			about: "one client that writes and tries again without pause, while the leader is killed some times: " +
+				"gap_ms is the longest time between two acknowledged writes",
+		})
 	all := make([]row, 0, 2*len(three))
 	for _, r := range three {
 		r.nodes = 3
 		all = append(all, r)
 	}
 	for _, r := range three {
+		if r.threeOnly {
+			continue
+		}
 		r.name, r.about, r.nodes = r.name+oneNode, r.about+"; one node", 1
 		all = append(all, r)
 	}

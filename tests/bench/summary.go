@@ -45,21 +45,30 @@ func ratios(ours, theirs map[int]float64) spread {
 	return s
 }
 
-// columns are the figures of the table.
-func columns() []struct {
+// column is one figure of the table.
+type column struct {
 	head, form string
 	of         func(result) float64
-} {
-	return []struct {
-		head, form string
-		of         func(result) float64
-	}{
-		{"cpu us/op", "%.1f", func(r result) float64 { return r.CPUUsPerOp }},
-		{"ops/s", "%.0f", func(r result) float64 { return r.OpsPerS }},
-		{"p50 ms", "%.2f", func(r result) float64 { return r.P50Ms }},
-		{"p99 ms", "%.2f", func(r result) float64 { return r.P99Ms }},
-		{"rss MB", "%.0f", func(r result) float64 { return r.RSSMB }},
+	some       bool // only some rows have it: 0 is none
+}
+
+// columns are those that the results fill.
+func columns(results []result) []column {
+	all := []column{
+		{"cpu us/op", "%.1f", func(r result) float64 { return r.CPUUsPerOp }, false},
+		{"ops/s", "%.0f", func(r result) float64 { return r.OpsPerS }, false},
+		{"p50 ms", "%.2f", func(r result) float64 { return r.P50Ms }, false},
+		{"p99 ms", "%.2f", func(r result) float64 { return r.P99Ms }, false},
+		{"rss MB", "%.0f", func(r result) float64 { return r.RSSMB }, false},
+		{"gap_ms", "%.0f", func(r result) float64 { return r.GapMs }, true},
+		{"gap_median_ms", "%.0f", func(r result) float64 { return r.GapMedianMs }, true},
 	}
+	return slices.DeleteFunc(all, func(c column) bool { return !c.filled(results) })
+}
+
+// filled says whether any of the results has the figure.
+func (c column) filled(results []result) bool {
+	return !c.some || slices.ContainsFunc(results, func(r result) bool { return c.of(r) != 0 })
 }
 
 // writeTable prints for each row and system the medians with their spread, and below each system the ratios to etcd.
@@ -69,12 +78,13 @@ func writeTable(w io.Writer, results []result) {
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprint(table, "\nrow\tsystem\truns")
-	for _, c := range columns() {
+	columns := columns(results)
+	for _, c := range columns {
 		_, _ = fmt.Fprintf(table, "\t%s", c.head)
 	}
 	_, _ = fmt.Fprintln(table, "\t")
 	for _, g := range grouped(results) {
-		g.write(table, baseline(results, g.row))
+		g.write(table, columns, baseline(results, g.row))
 	}
 	_ = table.Flush()
 	_, _ = fmt.Fprintln(w, "median [least..most] of the runs; x: the ratio of the medians to etcd's [least..most of the ratios run by run]")
@@ -116,18 +126,31 @@ func byRun(results []result, of func(result) float64) map[int]float64 {
 // note says what makes the figures less than they seem.
 func (g group) note() string {
 	var notes []string
-	if slices.ContainsFunc(g.results, result.loadLimited) {
-		notes = append(notes, "the load was the limit")
+	if n := g.count(result.loadLimited); n > 0 {
+		notes = append(notes, fmt.Sprintf("the load was the limit in %d of %d runs", n, len(g.results)))
 	}
-	if n := len(slices.DeleteFunc(slices.Clone(g.results), func(r result) bool { return !r.disturbed() })); n > 0 {
+	if n := g.count(result.disturbed); n > 0 {
 		notes = append(notes, fmt.Sprintf("%d of %d runs were disturbed by other programs", n, len(g.results)))
 	}
 	return strings.Join(notes, "; ")
 }
 
-func (g group) write(w io.Writer, base []result) {
+func (g group) count(is func(result) bool) (n int) {
+	for _, r := range g.results {
+		if is(r) {
+			n++
+		}
+	}
+	return n
+}
+
+func (g group) write(w io.Writer, columns []column, base []result) {
 	_, _ = fmt.Fprintf(w, "%s\t%s\t%d", g.row, g.system, len(g.results))
-	for _, c := range columns() {
+	for _, c := range columns {
+		if !c.filled(g.results) {
+			_, _ = fmt.Fprint(w, "\t-")
+			continue
+		}
 		values := make([]float64, 0, len(g.results))
 		for _, r := range g.results {
 			values = append(values, c.of(r))
@@ -140,7 +163,11 @@ func (g group) write(w io.Writer, base []result) {
 		return
 	}
 	_, _ = fmt.Fprint(w, "\t\t")
-	for _, c := range columns() {
+	for _, c := range columns {
+		if !c.filled(g.results) || !c.filled(base) {
+			_, _ = fmt.Fprint(w, "\t")
+			continue
+		}
 		s := ratios(byRun(g.results, c.of), byRun(base, c.of))
 		_, _ = fmt.Fprintf(w, "\t%.2fx [%.2f..%.2f]", s.median, s.least, s.most)
 	}

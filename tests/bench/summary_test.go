@@ -73,7 +73,7 @@ func TestTable(t *testing.T) {
 	})
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	require.Regexp(t, `^put-1000 +etcd +2 +110\.0 \[100\.0\.\.120\.0\] +950 \[900\.\.1000\].* 1 of 2 runs were disturbed by other programs$`, lines[1])
-	require.Regexp(t, `^put-1000 +split +1 +40\.0 .* the load was the limit$`, lines[2])
+	require.Regexp(t, `^put-1000 +split +1 +40\.0 .* the load was the limit in 1 of 1 runs$`, lines[2])
 	require.Regexp(t, `^ +0\.36x \[0\.40\.\.0\.40\] +2\.63x \[2\.50\.\.2\.50\] +0\.50x .* +0\.25x .* +2\.00x`, lines[3])
 }
 
@@ -82,7 +82,7 @@ func TestFigures(t *testing.T) {
 	m.record(time.Hour) // before it is open
 	before := sample{at: time.Unix(100, 0), servers: usage{cpuSeconds: 7}, load: usage{cpuSeconds: 3}, busySeconds: 50}
 	after := sample{at: time.Unix(102, 0), servers: usage{cpuSeconds: 8, peakBytes: 3e6}, load: usage{cpuSeconds: 3.5}, busySeconds: 51.4}
-	_, err := figures(m, before, after)
+	_, err := figures(m, []span{{before, after}})
 	require.ErrorContains(t, err, "nothing completed")
 	m.setOpen(true)
 	for range 1000 {
@@ -90,7 +90,7 @@ func TestFigures(t *testing.T) {
 	}
 	m.setOpen(false)
 	m.record(time.Hour)
-	got, err := figures(m, before, after)
+	got, err := figures(m, []span{{before, after}})
 	require.NoError(t, err)
 	require.InDelta(t, 500, got.OpsPerS, 1e-9)
 	require.InDelta(t, 1000, got.CPUUsPerOp, 1e-9)

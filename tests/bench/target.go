@@ -7,27 +7,44 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 )
 
 // target is the system as the load sees it: connections, spread evenly over its endpoints.
-type target struct{ conns []*grpc.ClientConn }
+type target struct {
+	endpoints []string
+	conns     []*grpc.ClientConn
+}
 
 const connectTimeout = 20 * time.Second
 
 // responseBytesMax lets large ranges through, as etcd's own client does.
 const responseBytesMax = 1 << 30
 
+// reconnectEvery is how soon a connection that broke is tried again: one to a process that was killed and started again must not
+// stay away longer than the process.
+const reconnectEvery = 50 * time.Millisecond
+
+// dial makes a connection that stands later.
+func dial(endpoint string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+endpoint,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: reconnectEvery, Multiplier: 1, MaxDelay: reconnectEvery},
+			MinConnectTimeout: connectTimeout,
+		}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(responseBytesMax)))
+}
+
 // connect returns when all connections stand, so that no run pays for them.
 func connect(ctx context.Context, endpoints []string, connections int) (*target, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	t := &target{}
+	t := &target{endpoints: endpoints}
 	for i := range connections {
-		conn, err := grpc.NewClient("passthrough:///"+endpoints[i%len(endpoints)],
-			grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
-			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(responseBytesMax)))
+		conn, err := dial(endpoints[i%len(endpoints)])
 		if err != nil {
 			return nil, errors.Join(err, t.close())
 		}
