@@ -108,8 +108,12 @@ type Cluster struct {
 	layout runner.Layout
 	// saysReady: a process is ready when it says so, not as soon as it answers /health.
 	saysReady bool
-	mu        sync.Mutex
-	lives     map[string]int
+	// via is Options.Via: where the others reach a member that comes later.
+	via   func(tb testing.TB, name string, port int) int
+	mu    sync.Mutex
+	lives map[string]int
+	// reached are the peer ports at which the others reach members, where that is not the port that they listen on.
+	reached map[string]int
 }
 
 // start runs the layout until the test ends.
@@ -127,6 +131,14 @@ func start(tb testing.TB, c *Cluster) *Cluster {
 		c.waitReady(ctx, tb, name)
 	}
 	return c
+}
+
+// begins forgets ready lines that nobody waited for: whoever was launched and killed may have said one.
+func (c *Cluster) begins(name string) {
+	said := c.out.saidReady(name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lives[name] = said
 }
 
 // waitReady waits until the newest life of a process has said that it is ready, if it is one that does.
@@ -200,6 +212,7 @@ func (c *Cluster) Start(tb testing.TB, name string) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), startTimeout)
 	defer cancel()
+	c.begins(name)
 	if _, err := c.run.StartAgain(ctx, name); err != nil {
 		tb.Fatalf("start %s again: %v", name, err)
 	}
@@ -211,6 +224,7 @@ func (c *Cluster) Launch(tb testing.TB, name string) {
 	tb.Helper()
 	ended, cancel := context.WithCancel(tb.Context())
 	cancel()
+	c.begins(name)
 	if pid, err := c.run.StartAgain(ended, name); pid == 0 {
 		tb.Fatalf("start %s again: %v", name, err)
 	}
@@ -244,6 +258,7 @@ func (c *Cluster) StartAll(tb testing.TB, names ...string) {
 	defer cancel()
 	var all errgroup.Group
 	for _, name := range names {
+		c.begins(name)
 		all.Go(func() error {
 			_, err := c.run.StartAgain(ctx, name)
 			return err

@@ -2,6 +2,8 @@ package framework
 
 import (
 	"context"
+	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,17 +23,22 @@ func (c *Cluster) Reserve(tb testing.TB, name string) (peerURL string) {
 	if c.Name != "split" { // what a node of the split system has for its administrator, a standalone has for clients
 		ports = runner.Ports{Peer: lent.Peer, Client: lent.Admin}
 	}
+	via := c.via(tb, name, ports.Peer)
 	c.mu.Lock()
-	c.Ports[name] = ports
-	c.mu.Unlock()
-	return localURL(ports.Peer)
+	defer c.mu.Unlock()
+	c.Ports[name], c.reached[name] = ports, via
+	return localURL(via)
 }
 
 // ClientURL is where a process takes clients: a standalone, an etcd or a proxy.
 func (c *Cluster) ClientURL(name string) string { return localURL(c.ports(name).Client) }
 
 // PeerURL is where other processes reach it.
-func (c *Cluster) PeerURL(name string) string { return localURL(c.ports(name).Peer) }
+func (c *Cluster) PeerURL(name string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return localURL(c.reached[name])
+}
 
 // AdminURL is where a node of the split system answers for itself.
 func (c *Cluster) AdminURL(name string) string { return localURL(c.ports(name).Admin) }
@@ -46,6 +53,43 @@ func (c *Cluster) ports(name string) runner.Ports {
 // until it is ready.
 func (c *Cluster) Join(tb testing.TB, name string, members []*pb.Member, args ...string) {
 	tb.Helper()
+	c.StartNew(tb, name, append(c.joining(name, members), args...)...)
+}
+
+// LaunchJoin starts a member that was added as Join does, and does not wait for it; AwaitReady does. It may be a new one, which was reserved, or
+// one of that name that was removed, has ended and comes again: whatever is in its data directory is removed.
+func (c *Cluster) LaunchJoin(tb testing.TB, name string, members []*pb.Member) {
+	tb.Helper()
+	flags := c.joining(name, members)
+	if slices.Contains(c.Processes(), name) {
+		c.wipe(tb, name)
+		c.run.Replace(name, func(p *runner.Process) { p.Args = replaceFlags(p.Args, flags) })
+		c.Launch(tb, name)
+		return
+	}
+	process, tier := c.like(tb, name, flags)
+	ended, cancel := context.WithCancel(tb.Context())
+	cancel()
+	if err := c.run.Add(ended, tier, process); c.PID(tb, name) == 0 {
+		tb.Fatalf("%s does not start: %v", name, err)
+	}
+}
+
+// wipe removes what is in a member's data directory; the directory itself may be where a file system is mounted.
+func (c *Cluster) wipe(tb testing.TB, name string) {
+	tb.Helper()
+	dir := filepath.Join(c.Data, name)
+	entries, err := os.ReadDir(dir)
+	for _, entry := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, entry.Name())))
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// joining are the flags by which a member joins those of the list.
+func (c *Cluster) joining(name string, members []*pb.Member) []string {
 	var cluster []string
 	for _, m := range members {
 		called := m.GetName()
@@ -56,7 +100,7 @@ func (c *Cluster) Join(tb testing.TB, name string, members []*pb.Member, args ..
 			cluster = append(cluster, called+"="+url)
 		}
 	}
-	c.StartNew(tb, name, append([]string{"--initial-cluster", strings.Join(cluster, ","), "--initial-cluster-state", "existing"}, args...)...)
+	return []string{"--initial-cluster", strings.Join(cluster, ","), "--initial-cluster-state", "existing"}
 }
 
 // StartNew starts a process that was reserved, like the first member of the cluster but for its name, ports and data, and for the flags that are
@@ -87,7 +131,7 @@ func (c *Cluster) like(tb testing.TB, name string, args []string) (runner.Proces
 	ready := c.ClientURL(name) + "/health"
 	own := []string{
 		"--name", name, "--data-dir", dir,
-		"--listen-peer-urls", c.PeerURL(name), "--initial-advertise-peer-urls", c.PeerURL(name),
+		"--listen-peer-urls", localURL(c.ports(name).Peer), "--initial-advertise-peer-urls", c.PeerURL(name),
 	}
 	if ports := c.ports(name); ports.Metrics != 0 {
 		ready = localURL(ports.Metrics) + "/health"

@@ -37,6 +37,13 @@ func (o *output) Write(line []byte) (int, error) {
 	return o.file.Write(line)
 }
 
+// saidReady is how often the process has said that it is ready.
+func (o *output) saidReady(name string) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.ready[name]
+}
+
 // waitReady waits until the process has said count times in all that it is ready.
 func (o *output) waitReady(ctx context.Context, name string, count int) error {
 	for {

@@ -56,7 +56,7 @@ func Split(tb testing.TB, options Options) *Cluster {
 		}
 	}
 	options.prepare(tb, layout)
-	return start(tb, &Cluster{Name: "split", Data: data, Ports: ports, layout: layout})
+	return start(tb, &Cluster{Name: "split", Data: data, Ports: ports, layout: layout, via: options.via, reached: via})
 }
 
 // Standalone is one bin/holdfast, named s1.
@@ -91,14 +91,15 @@ func members(tb testing.TB, runtime, program string, count int, args []string, o
 	// The names in the plan of free ports that lend theirs: what they are called there does not matter here.
 	lenders := []string{"n1", "n2", "n3"}[:count]
 	path, plan, data := Program(tb, program), freePorts(tb), options.data(tb)
-	ports := runner.PortPlan{}
+	ports, via := runner.PortPlan{}, map[string]int{}
 	var names, initial, clients, reached []string
 	for i, lender := range lenders {
 		name := fmt.Sprintf("s%d", i+1)
 		lent := plan[lender]
 		ports[name] = runner.Ports{Client: lent.Admin, Peer: lent.Peer}
 		names = append(names, name)
-		reached = append(reached, localURL(options.via(tb, name, lent.Peer)))
+		via[name] = options.via(tb, name, lent.Peer)
+		reached = append(reached, localURL(via[name]))
 		initial = append(initial, name+"="+reached[i])
 		clients = append(clients, localURL(lent.Admin))
 	}
@@ -118,5 +119,7 @@ func members(tb testing.TB, runtime, program string, count int, args []string, o
 	}
 	layout := runner.Layout{Tiers: [][]runner.Process{tier}, Clients: clients}
 	options.prepare(tb, layout)
-	return start(tb, &Cluster{Name: runtime, Data: data, Ports: ports, saysReady: program == standaloneProgram, layout: layout})
+	return start(tb, &Cluster{
+		Name: runtime, Data: data, Ports: ports, saysReady: program == standaloneProgram, layout: layout, via: options.via, reached: via,
+	})
 }

@@ -14,7 +14,9 @@ import (
 const diskBytes = "320m"
 
 // disk is a small file system that holds one member's data.
-type disk struct{ dir string }
+type disk struct {
+	of, dir string // the member's name, and where it is mounted
+}
 
 // mountDisk mounts one. Without the right to, it says so and gives nil: the disk is then never full.
 func mountDisk(t *testing.T, dir string) *disk {
@@ -29,7 +31,7 @@ func mountDisk(t *testing.T, dir string) *disk {
 			t.Errorf("unmount %s: %v", dir, err)
 		}
 	})
-	return &disk{dir: dir}
+	return &disk{of: filepath.Base(dir), dir: dir}
 }
 
 func (d *disk) filler() string { return filepath.Join(d.dir, "filler") }

@@ -24,9 +24,9 @@ func cuts(*system) bool        { return relay.Identifies() }
 func splitCuts(s *system) bool { return split(s) && cuts(s) }
 func hasDisk(s *system) bool   { return s.disk != nil }
 
-// faults are all of them. Changes of the member list belong here too, once the system takes them.
+// faults are all of them.
 func faults() []fault {
-	return []fault{
+	return append([]fault{
 		{"kill-node", nil, killNode},
 		{"kill-leader", nil, killLeader},
 		{"kill-all-nodes", nil, killAllNodes},
@@ -50,7 +50,26 @@ func faults() []fault {
 		{"full-disk", hasDisk, fullDisk},
 		{"move-leader", nil, moveLeader},
 		{"kill-and-cut", cuts, killAndCut},
+	}, memberChanges()...)
+}
+
+// memberChanges are the faults that change the member list.
+func memberChanges() []fault {
+	return []fault{
+		{"add-learner", nil, addLearner},
+		{"add-voter", nil, addVoter},
+		{"remove-node", nil, removeNode},
+		{"remove-leader", nil, removeLeader},
+		{"replace-dead", nil, replaceDead},
+		{"update-member", nil, updateMember},
+		{"change-while-down", nil, changeWhileDown},
+		{"change-while-cut", cuts, changeWhileCut},
 	}
+}
+
+// changesMembers tells whether a fault is one of them.
+func changesMembers(f fault) bool {
+	return slices.ContainsFunc(memberChanges(), func(m fault) bool { return m.name == f.name })
 }
 
 // chosen are the faults of a system, less those that the flag leaves out.
@@ -91,13 +110,17 @@ func pickTwo[T any](rng *rand.Rand, list []T) (first, second T) {
 	return list[order[0]], list[order[1]]
 }
 
-// happenAll makes faults happen until the duration is over: each once in an order of chance, then again.
+// happenAll makes faults happen until the duration is over: each once in an order of chance, then again. A change of the member
+// list comes first, so that each run has one.
 func (r *run) happenAll(t *testing.T, rng *rand.Rand, d time.Duration) {
 	t.Helper()
 	list := chosen(t, r.system)
 	for begun, n := time.Now(), 0; n == 0 || time.Since(begun) < d; n++ {
 		if n%len(list) == 0 {
 			rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+			if at := slices.IndexFunc(list, changesMembers); at > 0 {
+				list[0], list[at] = list[at], list[0]
+			}
 		}
 		f := list[n%len(list)]
 		r.progress(t, "before "+f.name)

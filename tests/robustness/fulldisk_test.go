@@ -24,7 +24,7 @@ const (
 // fullDisk fills the disk of one member. It must end, with the exit code of a storage failure and a line that says why:
 // what a write failed on may be half there. The others go on. With room again it starts and catches up.
 func fullDisk(t *testing.T, r *run, rng *rand.Rand) {
-	name := r.names()[len(r.nodes)-1]
+	name := r.disk.of
 	r.disk.fill(t)
 	c := r.dial(t, "filler"+r.Now().String(), r.Endpoints()...)
 	defer func() { _ = c.Close() }()
@@ -48,7 +48,7 @@ func fullDisk(t *testing.T, r *run, rng *rand.Rand) {
 	r.last(t, duration(rng, downShortest, downLongest))
 	r.disk.free(t)
 	r.Start(t, name)
-	r.caughtUpNode(t, len(r.nodes)-1, r.Newest())
+	r.caughtUpNode(t, r.node(t, name), r.Newest())
 }
 
 func (r *run) runs(name string) bool {
@@ -74,16 +74,16 @@ func lineWith(text, name, words string) (found string) {
 }
 
 // caughtUpNode waits until a node has applied all up to the revision.
-func (r *run) caughtUpNode(t *testing.T, node int, revision int64) {
+func (r *run) caughtUpNode(t *testing.T, n *node, revision int64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), recoverTimeout)
 	defer cancel()
 	for {
-		applied, err := r.nodes[node].applied(ctx)
+		applied, err := n.applied(ctx)
 		if err == nil && applied >= revision {
 			return
 		}
-		require.NoError(t, ctx.Err(), "%s does not catch up to %d: %v", r.nodes[node].name, revision, err)
+		require.NoError(t, ctx.Err(), "%s does not catch up to %d: %v", n.name, revision, err)
 		r.last(t, pollPause)
 	}
 }

@@ -46,7 +46,7 @@ func killNode(t *testing.T, r *run, rng *rand.Rand) { r.away(t, rng, true, pick(
 
 // killLeader measures what a failover costs too.
 func killLeader(t *testing.T, r *run, rng *rand.Rand) {
-	name := r.names()[r.leader(t)]
+	name := r.leader(t).name
 	at := r.Now()
 	r.away(t, rng, true, name)
 	r.gaps = append(r.gaps, fmt.Sprintf("failover: kill -9 of the leader %s at %v: %v without an acknowledged write", name,
@@ -97,7 +97,7 @@ func terminate(t *testing.T, r *run, rng *rand.Rand) {
 // pause stops a process, as a debugger, a slow disk or a busy machine does, for less or more than an election takes.
 func pause(t *testing.T, r *run, rng *rand.Rand) { r.stop(t, rng, pick(rng, r.Processes())) }
 
-func pauseLeader(t *testing.T, r *run, rng *rand.Rand) { r.stop(t, rng, r.names()[r.leader(t)]) }
+func pauseLeader(t *testing.T, r *run, rng *rand.Rand) { r.stop(t, rng, r.leader(t).name) }
 
 func pauseBus(t *testing.T, r *run, rng *rand.Rand) { r.stop(t, rng, "nats") }
 

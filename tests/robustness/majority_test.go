@@ -26,7 +26,7 @@ const noLeaderTimeout = 15 * time.Second
 
 // loseMajority kills all nodes but one.
 func loseMajority(t *testing.T, r *run, rng *rand.Rand) {
-	left := pick(rng, r.names())
+	left := pick(rng, r.first)
 	killed := slices.DeleteFunc(r.names(), func(name string) bool { return name == left })
 	t.Logf("  kill -9 of %v", killed)
 	r.withoutMajority(t, []string{left}, func() {
@@ -155,16 +155,16 @@ func (r *run) stayedOpen(t *testing.T, endpoints []string, from, until time.Dura
 
 // moveLeader moves the leadership as an operator does.
 func moveLeader(t *testing.T, r *run, rng *rand.Rand) {
-	at := r.leader(t)
-	to := (at + 1 + rng.IntN(len(r.nodes)-1)) % len(r.nodes)
-	t.Logf("  from %s to %s", r.nodes[at].name, r.nodes[to].name)
+	from := r.leader(t)
+	to := pick(rng, r.present(from.name))
+	t.Logf("  from %s to %s", from.name, to.name)
 	ctx, cancel := context.WithTimeout(t.Context(), workload.OpTimeout)
 	defer cancel()
-	if err := r.nodes[at].moveLeader(ctx, r.nodes[to].id); err != nil {
+	if err := from.moveLeader(ctx, to.id); err != nil {
 		// The leader may have changed by itself, or may just now.
 		t.Logf("  %v", err)
 		require.NotEqual(t, codes.Unimplemented, workload.Code(err), "MoveLeader")
 		return
 	}
-	r.gaps = append(r.gaps, fmt.Sprintf("leader moved from %s to %s at %v", r.nodes[at].name, r.nodes[to].name, r.Now().Round(time.Millisecond)))
+	r.gaps = append(r.gaps, fmt.Sprintf("leader moved from %s to %s at %v", from.name, to.name, r.Now().Round(time.Millisecond)))
 }

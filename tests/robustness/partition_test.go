@@ -48,19 +48,19 @@ func isolateNode(t *testing.T, r *run, rng *rand.Rand) {
 
 // isolateLeader cuts the leader off from the other nodes alone: the rest may still ask it.
 func isolateLeader(t *testing.T, r *run, rng *rand.Rand) {
-	name := r.names()[r.leader(t)]
+	name := r.leader(t).name
 	r.cut(t, rng, between([]string{name}, r.names()), name)
 }
 
 // deafLeader lets the leader speak and hears nothing back.
 func deafLeader(t *testing.T, r *run, rng *rand.Rand) {
-	name := r.names()[r.leader(t)]
+	name := r.leader(t).name
 	r.cutAs(t, rng, relay.Held, oneWay(r.others(name), []string{name}), name)
 }
 
 // muteLeader lets the leader hear and say nothing.
 func muteLeader(t *testing.T, r *run, rng *rand.Rand) {
-	name := r.names()[r.leader(t)]
+	name := r.leader(t).name
 	r.cutAs(t, rng, relay.Held, oneWay([]string{name}, r.others(name)), name)
 }
 

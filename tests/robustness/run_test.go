@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 
 	"github.com/holdfastdb/holdfast/tests/history"
@@ -67,7 +68,10 @@ func startRun(t *testing.T, s *system, seed uint64) *run {
 func (r *run) dial(t *testing.T, name string, endpoints ...string) workload.Client {
 	t.Helper()
 	c := workload.Client{Name: name}
-	var options []grpc.DialOption
+	// Who was away for long is found again soon.
+	options := []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+		Backoff: backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: 2 * time.Second}, MinConnectTimeout: 5 * time.Second,
+	})}
 	if len(endpoints) == 1 {
 		c.Conns = &workload.Connections{}
 		options = append(options, grpc.WithStatsHandler(c.Conns))
@@ -155,7 +159,7 @@ func (r *run) hash(ctx context.Context) {
 
 // hashAt records what the nodes say, and how many did.
 func (r *run) hashAt(ctx context.Context, revision int64) (said int) {
-	for _, n := range r.nodes {
+	for _, n := range r.present() {
 		bounded, cancel := context.WithTimeout(ctx, time.Second)
 		h, err := n.hash(bounded, revision)
 		cancel()
@@ -223,7 +227,8 @@ func (r *run) finish(t *testing.T, stopWriters, stopReaders func()) {
 	for _, h := range r.reference {
 		r.caughtUp(ctx, t, h, head, "at the end")
 	}
-	for r.hashAt(ctx, head) < len(r.nodes) {
+	r.agreed(t)
+	for r.hashAt(ctx, head) < len(r.present()) {
 		require.NoError(t, ctx.Err(), "not all nodes tell their hash at %d", head)
 	}
 	r.keptLive(ctx, t)

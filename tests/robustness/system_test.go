@@ -7,10 +7,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 
 	"github.com/holdfastdb/holdfast/tests/framework"
 	"github.com/holdfastdb/holdfast/tests/relay"
@@ -20,12 +22,19 @@ import (
 type system struct {
 	*framework.Cluster
 	network *relay.Network
-	nodes   []node
+	// first are the names of the nodes that it began with. All of them are there again once a fault is over, though perhaps as
+	// other members; one more may be there too.
+	first []string
 	// services are the processes that are no nodes.
 	services []string
 	// serving is the process behind each client URL.
 	serving map[string]string
 	disk    *disk // of the last node
+
+	removed map[string]bool // processes that ended because their member was removed
+	later   int             // how many names were given to nodes that came later
+	listing sync.Mutex
+	nodes   []*node // the members: a learner is none of them yet. Clients look at it too
 }
 
 // standalone tells that each node is a whole system.
@@ -34,12 +43,48 @@ func (s *system) standalone() bool { return s.Name != "split" }
 // oracle tells that it is etcd itself.
 func (s *system) oracle() bool { return strings.HasPrefix(s.Name, "etcd") }
 
+// present are the nodes that are members now, less those named.
+func (s *system) present(less ...string) []*node {
+	s.listing.Lock()
+	defer s.listing.Unlock()
+	return slices.DeleteFunc(slices.Clone(s.nodes), func(n *node) bool { return slices.Contains(less, n.name) })
+}
+
 // names are the nodes' names.
 func (s *system) names() (out []string) {
-	for _, n := range s.nodes {
+	for _, n := range s.present() {
 		out = append(out, n.name)
 	}
 	return out
+}
+
+// node is the one of that name.
+func (s *system) node(t *testing.T, name string) *node {
+	t.Helper()
+	for _, n := range s.present() {
+		if n.name == name {
+			return n
+		}
+	}
+	require.Fail(t, "no node is called "+name)
+	return nil
+}
+
+func (s *system) enter(n *node) {
+	s.listing.Lock()
+	defer s.listing.Unlock()
+	s.nodes = append(s.nodes, n)
+}
+
+func (s *system) leave(n *node) {
+	s.listing.Lock()
+	defer s.listing.Unlock()
+	s.nodes = slices.DeleteFunc(s.nodes, func(other *node) bool { return other.id == n.id })
+}
+
+// Processes are the names of all processes that are there, less those whose members were removed.
+func (s *system) Processes() []string {
+	return slices.DeleteFunc(s.Cluster.Processes(), func(name string) bool { return s.removed[name] })
 }
 
 // leftOut says loudly that a part of the test cannot run here.
@@ -52,7 +97,7 @@ func leftOut(t *testing.T, format string, args ...any) {
 
 func startSystem(t *testing.T, kind string) *system {
 	t.Helper()
-	s := &system{network: relay.New(), serving: map[string]string{}}
+	s := &system{network: relay.New(), serving: map[string]string{}, removed: map[string]bool{}}
 	t.Cleanup(s.network.Close)
 	start, names := framework.Split, []string{"n1", "n2", "n3"}
 	switch kind {
@@ -88,16 +133,9 @@ func (s *system) describe(t *testing.T, names []string) {
 			s.serving[endpoint] = fmt.Sprintf("proxy%d", i+1)
 		}
 	}
+	s.first = names
 	for _, name := range names {
-		n := node{name: name}
-		switch s.Name {
-		case "split":
-			n.ask = onOwnPort(framework.Dial(t, localAddress(s.Ports[name].Admin)))
-		case "etcd-cluster":
-			n.ask = onOwnPort(framework.Dial(t, localAddress(s.Ports[name].Client)))
-		default:
-			n.ask = onPeerPort(framework.Dial(t, localAddress(s.Ports[name].Peer)))
-		}
+		n := &node{name: name, conn: s.dialNode(t, name)}
 		ctx, cancel := context.WithTimeout(t.Context(), recoverTimeout)
 		defer cancel()
 		status, err := n.status(ctx)
@@ -106,7 +144,7 @@ func (s *system) describe(t *testing.T, names []string) {
 		for _, other := range s.nodes {
 			require.NotEqual(t, other.id, n.id, "%s and %s say they are the same member", other.name, name)
 		}
-		s.nodes = append(s.nodes, n)
+		s.enter(n)
 	}
 	for _, name := range s.Processes() {
 		if !slices.Contains(names, name) {
@@ -115,18 +153,27 @@ func (s *system) describe(t *testing.T, names []string) {
 	}
 }
 
-// leader is the index of the node that says it leads; it waits until one does.
-func (s *system) leader(t *testing.T) int {
+// dialNode is a connection to the port on which a node answers for itself.
+func (s *system) dialNode(t *testing.T, name string) *grpc.ClientConn {
+	t.Helper()
+	if s.standalone() {
+		return framework.Dial(t, framework.HostPort(t, s.ClientURL(name)))
+	}
+	return framework.Dial(t, framework.HostPort(t, s.AdminURL(name)))
+}
+
+// leader is the node that says it leads; it waits until one does.
+func (s *system) leader(t *testing.T) *node {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), recoverTimeout)
 	defer cancel()
 	for {
-		for i, n := range s.nodes {
+		for _, n := range s.present() {
 			bounded, cancel := context.WithTimeout(ctx, time.Second)
 			status, err := n.status(bounded)
 			cancel()
 			if err == nil && status.Leader == n.id {
-				return i
+				return n
 			}
 		}
 		select {

@@ -120,8 +120,9 @@ func (s *State) leader() uint64 {
 	return 0
 }
 
-// Endpoints are the addresses to join: those of the members, and the configured ones until a member list is known. The
-// configured ones stay as long as no member is reachable, in case the list is out of date.
+// Endpoints are the addresses to join: those of the members, and the configured ones until a member list is known: a node that
+// joins, and every node of a new cluster, tells none at first. The configured ones stay as long as no member is reachable, in case
+// the list is out of date.
 func (s *State) Endpoints() []string {
 	var endpoints []string
 	add := func(endpoint string) {
@@ -129,7 +130,7 @@ func (s *State) Endpoints() []string {
 			endpoints = append(endpoints, endpoint)
 		}
 	}
-	if len(s.heard) == 0 {
+	if len(s.heard) == 0 || len(s.members) == 0 {
 		for _, endpoint := range s.initial {
 			add(endpoint)
 		}
