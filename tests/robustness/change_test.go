@@ -208,7 +208,7 @@ func (r *run) join(t *testing.T, rng *rand.Rand, name string, learner bool) {
 	r.LaunchJoin(t, name, list)
 	delete(r.removed, name)
 	if rng.IntN(2) == 0 {
-		const longest = 600 * time.Millisecond
+		const longest = 1500 * time.Millisecond
 		d := duration(rng, 0, longest)
 		r.last(t, d)
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
