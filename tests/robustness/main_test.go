@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	durationFlag = flag.Duration("duration", time.Minute, "how long faults happen, for each system")
+	durationFlag = flag.Duration("duration", 50*time.Second, "how long faults happen, for each system")
 	seedFlag     = flag.Uint64("seed", 0, "seed of the faults and the clients; 0 takes HOLDFAST_SEED or a new one")
 	systemFlag   = flag.String("system", "standalone,split", "which of standalone, split and etcd")
 	onlyFlag     = flag.String("only", "", "let these faults alone happen, for example kill-leader,pause")
