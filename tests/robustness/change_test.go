@@ -93,9 +93,7 @@ func (r *run) undecided(t *testing.T, rng *rand.Rand, hurt *node, begin, end fun
 	err := r.ask(t, rng, c)
 	t.Logf("  %s, asked while %s is away: %v", c.name, hurt.name, err)
 	end()
-	ctx, cancel := context.WithTimeout(t.Context(), changeTimeout)
-	defer cancel()
-	list := r.listed(ctx, t)
+	list := r.listed(t)
 	switch {
 	case err == nil:
 		require.True(t, c.done(list), "VIOLATION %s was acknowledged, and the list is %v", c.name, list)

@@ -97,8 +97,10 @@ func (r *run) ask(t *testing.T, rng *rand.Rand, c memberChange) error {
 }
 
 // listed is the member list as a majority has it.
-func (r *run) listed(ctx context.Context, t *testing.T) []*pb.Member {
+func (r *run) listed(t *testing.T) []*pb.Member {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), changeTimeout)
+	defer cancel()
 	for {
 		bounded, cancel := context.WithTimeout(ctx, workload.OpTimeout)
 		list, err := r.client.MemberList(bounded)
@@ -118,7 +120,7 @@ func (r *run) change(t *testing.T, rng *rand.Rand, c memberChange) []*pb.Member 
 	defer cancel()
 	for at, last := r.Now(), ""; ; r.last(t, changePause) {
 		err := r.ask(t, rng, c)
-		list := r.listed(ctx, t)
+		list := r.listed(t)
 		if c.done(list) {
 			t.Logf("  %s: done after %v%s", c.name, (r.Now() - at).Round(time.Millisecond), last)
 			return list
@@ -135,24 +137,38 @@ func (r *run) agreed(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), recoverTimeout)
 	defer cancel()
 	nodes := r.present()
-	list := r.listed(ctx, t)
-	require.Len(t, list, len(nodes), "members: %v", list)
+	for {
+		list := r.listed(t)
+		require.Len(t, list, len(nodes), "members: %v", list)
+		for _, n := range nodes {
+			m := memberOf(list, n.id)
+			require.NotNil(t, m, "%s, member %x, is not in %v", n.name, n.id, list)
+			require.False(t, m.IsLearner, "%s: %v", n.name, list)
+		}
+		// Names come a moment later than members, so all are asked again where one differs.
+		other, has := r.disagrees(ctx, nodes, lines(list))
+		if other == "" {
+			return
+		}
+		require.NoError(t, ctx.Err(), "VIOLATION %s has another member list than it should:\n%s\nand not\n%s", other, has, lines(list))
+		r.last(t, pollPause)
+	}
+}
+
+// disagrees names a node that has another list, or does not tell its own, and gives what it said.
+func (r *run) disagrees(ctx context.Context, nodes []*node, want string) (name, has string) {
 	for _, n := range nodes {
-		m := memberOf(list, n.id)
-		require.NotNil(t, m, "%s, member %x, is not in %v", n.name, n.id, list)
-		require.False(t, m.IsLearner, "%s: %v", n.name, list)
-		for {
-			bounded, cancel := context.WithTimeout(ctx, time.Second)
-			own, err := n.list(bounded)
-			cancel()
-			if err == nil && lines(own) == lines(list) {
-				break
-			}
-			require.NoError(t, ctx.Err(), "VIOLATION %s has another member list than the others:\n%s and\n%s: %v", n.name, lines(own), lines(list), err)
-			r.last(t, pollPause)
-			list = r.listed(ctx, t) // names come later
+		bounded, cancel := context.WithTimeout(ctx, time.Second)
+		own, err := n.list(bounded)
+		cancel()
+		if err != nil {
+			return n.name, err.Error()
+		}
+		if text := lines(own); text != want {
+			return n.name, text
 		}
 	}
+	return "", ""
 }
 
 // lines are the members in words.
