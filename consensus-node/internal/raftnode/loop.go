@@ -50,6 +50,9 @@ func (n *Node) runLoop() (err error) {
 // turn ends each round of input: it lets raft's work out and settles what hung on it.
 func (n *Node) turn() {
 	n.flush()
+	if n.offerSnapshot() {
+		n.flush()
+	}
 	n.settleSnapshot()
 	n.propose()
 }

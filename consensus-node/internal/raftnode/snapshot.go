@@ -27,6 +27,7 @@ const nothingHeld = math.MaxUint64
 type receivedSnapshot struct {
 	msg      *raftpb.Message
 	path     string
+	offered  bool // raft has seen it
 	accepted bool // raft wants it installed; the file is the node's
 	answer   chan error
 }
@@ -70,14 +71,29 @@ func (n *Node) newReceived(m *raftpb.Message, path string) (*receivedSnapshot, e
 	return &receivedSnapshot{msg: m, path: path, answer: make(chan error, 1)}, nil
 }
 
-// stepSnapshot offers a snapshot to raft. Whether raft wants it shows in the next Ready.
+// stepSnapshot takes in a snapshot, one at a time.
 func (n *Node) stepSnapshot(s *receivedSnapshot) {
 	if n.loop.incoming != nil {
 		s.answer <- ErrSnapshotBusy
 		return
 	}
 	n.loop.incoming = s
+}
+
+// offerSnapshot gives raft the snapshot that was received; whether raft wants it shows in the next Ready. It waits until all that is
+// committed is applied: raft takes over the membership of a snapshot at once, and an older change of members that is applied after that
+// would be made to the newer membership.
+func (n *Node) offerSnapshot() bool {
+	s := n.loop.incoming
+	if s == nil || s.offered {
+		return false
+	}
+	if st := n.raw.BasicStatus(); st.Applied < st.GetCommit() {
+		return false
+	}
+	s.offered = true
 	_ = n.raw.Step(s.msg)
+	return true
 }
 
 // acceptSnapshot notes that raft wants the snapshot it was offered.
@@ -89,7 +105,7 @@ func (n *Node) acceptSnapshot(snap *raftpb.Snapshot) {
 
 // settleSnapshot gives back a snapshot that raft did not want.
 func (n *Node) settleSnapshot() {
-	if s := n.loop.incoming; s != nil && !s.accepted && !n.raw.HasReady() {
+	if s := n.loop.incoming; s != nil && s.offered && !s.accepted && !n.raw.HasReady() {
 		s.answer <- ErrSnapshotIgnored
 		n.loop.incoming = nil
 	}
