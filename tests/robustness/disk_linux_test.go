@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diskBytes is room for what a member writes in a few minutes; etcd lays its log out 64 MB ahead, twice.
-const diskBytes = "320m"
+// diskBytes is room for what a member writes in a few minutes; both lay their logs out 64 MB ahead, twice, and a member of ours counts
+// a disk with less than 128 MiB free as full.
+const diskBytes = "512m"
 
 // disk is a small file system that holds one member's data.
 type disk struct {

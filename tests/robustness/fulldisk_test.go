@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/holdfastdb/holdfast/tests/history"
 	"github.com/holdfastdb/holdfast/tests/workload"
@@ -21,21 +24,67 @@ const (
 	exitStorage = 2
 )
 
-// fullDisk fills the disk of one member. It must end, with the exit code of a storage failure and a line that says why:
-// what a write failed on may be half there. The others go on. With room again it starts and catches up.
+// fullDisk fills the disk of one member. If it notices in time, the NOSPACE alarm bars writes for all until there is room and
+// somebody disarms it, while reads and deletes go on. With no room at all it ends sooner or later, with the exit code of a storage
+// failure and a line that says why (what a write failed on may be half there); the others go on, and with room again it starts and
+// catches up.
 func fullDisk(t *testing.T, r *run, rng *rand.Rand) {
-	name := r.disk.of
+	n := r.node(t, r.disk.of)
 	r.disk.fill(t)
 	c := r.dial(t, "filler"+r.Now().String(), r.Endpoints()...)
 	defer func() { _ = c.Close() }()
 	ctx, cancel := context.WithTimeout(t.Context(), fullTimeout)
 	defer cancel()
 	said := len(r.Output(t))
-	for r.runs(name) {
-		require.NoError(t, ctx.Err(), "%s goes on with a full disk", name)
+	for r.runs(n.name) && !noSpace(ctx, c) {
+		require.NoError(t, ctx.Err(), "%s goes on with a full disk", n.name)
 		r.putLarge(ctx, c)
 		r.last(t, pollPause)
 	}
+	if r.runs(n.name) {
+		r.barred(t, ctx, c)
+	} else if !noSpace(ctx, c) {
+		r.progress(t, "without "+n.name, n.name)
+	}
+	r.last(t, duration(rng, downShortest, downLongest))
+	r.disk.free(t)
+	r.last(t, time.Second) // in which what failed before ends it
+	if !r.runs(n.name) {
+		r.endedFull(t, n.name, said)
+		r.Start(t, n.name)
+	}
+	r.disarm(t, ctx, c)
+	r.caughtUpNode(t, n, r.Newest())
+}
+
+// noSpace tells whether the alarm is raised.
+func noSpace(ctx context.Context, c workload.Client) bool {
+	bounded, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	list, err := c.AlarmList(bounded)
+	return err == nil && slices.ContainsFunc(list.Alarms, func(m *pb.AlarmMember) bool { return m.GetAlarm() == pb.AlarmType_NOSPACE })
+}
+
+// callTimeout bounds one call, which may meet an election.
+const callTimeout = 10 * time.Second
+
+// barred checks what goes on under the alarm, and what does not.
+func (r *run) barred(t *testing.T, ctx context.Context, c workload.Client) {
+	t.Helper()
+	t.Logf("  the alarm is raised")
+	bounded, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := c.Put(bounded, "barred", "x")
+	require.ErrorIs(t, err, rpctypes.ErrNoSpace)
+	_, err = c.Get(bounded, "large")
+	require.NoError(t, err, "reads go on")
+	gone := r.Do(bounded, c, history.Request{Then: []history.Action{{Kind: history.Delete, Key: "large"}}})
+	require.Equal(t, history.Done, gone.Outcome, "deletes go on: %s", gone.Err)
+}
+
+// endedFull checks how a member ended that could not store.
+func (r *run) endedFull(t *testing.T, name string, said int) {
+	t.Helper()
 	text := r.Output(t)[said:]
 	line := lineWith(text, name, "no space left on device")
 	t.Logf("  %s ended with exit code %d: %s", name, r.ExitCode(t, name), line)
@@ -44,11 +93,19 @@ func fullDisk(t *testing.T, r *run, rng *rand.Rand) {
 		require.NotEmpty(t, line, "%s must say what was wrong", name)
 		require.NotContains(t, text, "goroutine ", "no stack trace")
 	}
-	r.progress(t, "without "+name, name)
-	r.last(t, duration(rng, downShortest, downLongest))
-	r.disk.free(t)
-	r.Start(t, name)
-	r.caughtUpNode(t, r.node(t, name), r.Newest())
+}
+
+// disarm clears the alarm, again and again until the member has seen that it has room.
+func (r *run) disarm(t *testing.T, ctx context.Context, c workload.Client) {
+	t.Helper()
+	for noSpace(ctx, c) {
+		require.NoError(t, ctx.Err(), "the alarm comes back")
+		bounded, cancel := context.WithTimeout(ctx, callTimeout)
+		_, err := c.AlarmDisarm(bounded, &clientv3.AlarmMember{})
+		cancel()
+		t.Logf("  disarmed: %v", err)
+		r.last(t, time.Second)
+	}
 }
 
 func (r *run) runs(name string) bool {
