@@ -127,25 +127,31 @@ func (h *Hubs) sweep(table *routing.Table) bool {
 	}
 	leaving := false
 	for hub, l := range h.links {
-		if !l.leaving.Load() && slices.Contains(table.Hubs, hub) {
+		stays := !l.leaving.Load() && slices.Contains(table.Hubs, hub)
+		if stays && (table.Own == "" || hub.Address == table.Own) {
 			continue
 		}
 		// Without another hub the old one is better than none.
-		if others := h.candidates(table, hub); len(others) > 0 {
+		switch others := h.candidates(table, hub); {
+		case len(others) > 0 && (!stays || others[0].Address == table.Own):
 			l.cancel()
-		} else {
+		case !stays:
 			leaving = true
 		}
 	}
 	return len(h.waiting) > 0 || leaving
 }
 
-// candidates are the hubs that take registrations now, but one.
+// candidates are the hubs that take registrations now, but one. Where the proxy runs beside a node, that node's hub is the only one if it
+// can be had: it knows what the node has applied, whatever becomes of the network.
 func (h *Hubs) candidates(table *routing.Table, but routing.Hub) []routing.Hub {
 	var hubs []routing.Hub
 	for _, hub := range table.Hubs {
 		l := h.links[hub]
 		if _, avoided := h.avoid[hub]; !avoided && hub != but && (l == nil || !l.leaving.Load()) {
+			if table.Own != "" && hub.Address == table.Own {
+				return []routing.Hub{hub}
+			}
 			hubs = append(hubs, hub)
 		}
 	}
