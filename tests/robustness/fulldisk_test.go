@@ -42,7 +42,7 @@ func fullDisk(t *testing.T, r *run, rng *rand.Rand) {
 		r.last(t, pollPause)
 	}
 	if r.runs(n.name) {
-		r.barred(t, ctx, c)
+		r.barred(ctx, t, c)
 	} else if !noSpace(ctx, c) {
 		r.progress(t, "without "+n.name, n.name)
 	}
@@ -53,7 +53,7 @@ func fullDisk(t *testing.T, r *run, rng *rand.Rand) {
 		r.endedFull(t, n.name, said)
 		r.Start(t, n.name)
 	}
-	r.disarm(t, ctx, c)
+	r.disarm(ctx, t, c)
 	r.caughtUpNode(t, n, r.Newest())
 }
 
@@ -69,7 +69,7 @@ func noSpace(ctx context.Context, c workload.Client) bool {
 const callTimeout = 10 * time.Second
 
 // barred checks what goes on under the alarm, and what does not.
-func (r *run) barred(t *testing.T, ctx context.Context, c workload.Client) {
+func (r *run) barred(ctx context.Context, t *testing.T, c workload.Client) {
 	t.Helper()
 	t.Logf("  the alarm is raised")
 	bounded, cancel := context.WithTimeout(ctx, callTimeout)
@@ -96,7 +96,7 @@ func (r *run) endedFull(t *testing.T, name string, said int) {
 }
 
 // disarm clears the alarm, again and again until the member has seen that it has room.
-func (r *run) disarm(t *testing.T, ctx context.Context, c workload.Client) {
+func (r *run) disarm(ctx context.Context, t *testing.T, c workload.Client) {
 	t.Helper()
 	for noSpace(ctx, c) {
 		require.NoError(t, ctx.Err(), "the alarm comes back")
