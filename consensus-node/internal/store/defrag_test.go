@@ -41,6 +41,9 @@ func TestDefragment(t *testing.T) {
 		return slices.Clone(durable)
 	}
 	s := open(t, filepath.Join(t.TempDir(), "db"), opts)
+	first := reader(t, s)
+	opened := first.Generation()
+	first.Close()
 	const entries = 5000
 	applyEntries(t, s, 1, entries/2)
 	applyEntries(t, s, entries/2+1, entries)
@@ -61,14 +64,12 @@ func TestDefragment(t *testing.T) {
 	require.NoError(t, err)
 	require.Greater(t, size, 2*inUse)
 
-	commits := len(told())
+	commits := int(before.Generation() - opened)
+	require.Eventually(t, func() bool { return len(told()) == commits }, 10*time.Second, time.Millisecond, "each commit is told, the last one perhaps after Flush")
 	require.NoError(t, s.Defragment(t.Context()))
 	require.LessOrEqual(t, s.Size(), inUse+inUse/4)
 	require.LessOrEqual(t, s.SizeInUse(), s.Size())
-	require.Eventually(t, func() bool { // the word of the commit before may come as late as now
-		now := told()[commits:]
-		return len(now) > 0 && now[len(now)-1] == entries
-	}, 10*time.Second, time.Millisecond, "those who publish Readers are told to take a new one")
+	require.Equal(t, []uint64{entries}, told()[commits:], "those who publish Readers are told to take a new one")
 	require.NoFileExists(t, s.path+copySuffix)
 	after := reader(t, s)
 	require.Greater(t, after.Generation(), before.Generation())
