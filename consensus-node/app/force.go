@@ -34,7 +34,7 @@ func (d *disk) forceNewCluster(cfg *Config, options store.Options) error {
 	if d.meta.Index < d.state.Snapshot.Index {
 		return nil // an image was lost: the start refuses that, and nothing may be written to such a log
 	}
-	offline, err := d.offline()
+	offline, err := d.offline(cfg)
 	if err != nil {
 		return err
 	}
@@ -162,10 +162,10 @@ func (f *forcing) add(typ raftpb.EntryType, data []byte, err error) {
 }
 
 // offline is the state of this directory with nobody around it.
-func (d *disk) offline() (*node.Node, error) {
+func (d *disk) offline(cfg *Config) (*node.Node, error) {
 	machine, err := node.RestoreMachine(node.Database(d.store))
 	if err != nil {
-		return nil, failure.Wrap(failure.Storage, "the database cannot be read", err)
+		return nil, openError(cfg, "database", err)
 	}
 	view := machine.View()
 	ring := outbox.NewRing(outbox.State{

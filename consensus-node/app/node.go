@@ -99,7 +99,7 @@ func Open(cfg *Config, deps Dependencies) (*Node, error) {
 func (n *Node) build() error {
 	machine, err := node.RestoreMachine(node.Database(n.disk.store))
 	if err != nil {
-		return failure.Wrap(failure.Storage, "the database cannot be read", err)
+		return openError(n.cfg, "database", err)
 	}
 	view := machine.View()
 	n.ring = outbox.NewRing(outbox.State{

@@ -304,6 +304,10 @@ func bootstrapPeers(cfg *Config, first []member.Member) ([]raft.Peer, error) {
 	return peers, nil
 }
 
+// rebuildHint is what an operator can do about a damaged database.
+const rebuildHint = "choices: remove this member from the cluster, empty its data directory and add it again, so that it takes the data " +
+	"from the others; or, if a majority is lost, restore a snapshot on all members"
+
 // openError says in one line what is wrong with a part of the data directory and how to mend it.
 func openError(cfg *Config, part string, err error) error {
 	var damage *wal.DamageError
@@ -316,7 +320,9 @@ func openError(cfg *Config, part string, err error) error {
 	case errors.Is(err, store.ErrForeign):
 		return failure.New(failure.Config, fmt.Sprintf(
 			"the database in %s was not written by Holdfast: save a snapshot of it and use \"holdfast snapshot restore\"", cfg.DataDir))
-	case errors.As(err, &damage), errors.Is(err, store.ErrCorrupt):
+	case errors.Is(err, store.ErrCorrupt):
+		return failure.Wrap(failure.Storage, "refusing to start", fmt.Errorf("%w; %s", err, rebuildHint))
+	case errors.As(err, &damage):
 		return failure.Wrap(failure.Storage, "the "+part+" is damaged", err)
 	}
 	return failure.Wrap(failure.Storage, fmt.Sprintf("the %s in %s cannot be opened", part, cfg.DataDir), err)

@@ -121,7 +121,7 @@ func (b *base) scan(from, to mvcc.Revision, fn func(rev mvcc.Revision, tombstone
 	for k, v := c.Seek(mvcc.AppendBucketKey(buf[:0], from, false)); k != nil; k, v = c.Next() {
 		rev, tombstone, err := mvcc.ParseBucketKey(k)
 		if err != nil {
-			return fmt.Errorf("%w: %w: %x", ErrCorrupt, err, k)
+			return b.damaged(BucketKey, k, err)
 		}
 		if to.Less(rev) {
 			return nil

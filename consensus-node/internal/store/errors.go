@@ -12,8 +12,8 @@ var (
 		"save a snapshot of it and run 'holdfast snapshot restore SNAPSHOT --data-dir NEW-DIRECTORY'")
 	// ErrFormat: a database of a later Holdfast.
 	ErrFormat = errors.New("database has a format that this version does not know")
-	// ErrCorrupt: the file is shorter than it says, or cannot be read as bbolt.
-	ErrCorrupt = errors.New("database is damaged: restore a snapshot, or remove the member and add it again")
+	// ErrCorrupt: the file is shorter than it says, or is not as bbolt and we have written it.
+	ErrCorrupt = errors.New("the database is damaged")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("store is closed")
 	// ErrNoRevision: no change is stored under that revision, or it was dropped.

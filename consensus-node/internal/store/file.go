@@ -37,19 +37,23 @@ func (f *file) release() {
 }
 
 // openFile opens an existing database of ours, or says why it is none. Nothing
-// is written.
-func openFile(path string, opts Options) (*file, error) {
-	size, err := inspect(path, opts)
+// is written. deep says that each page is to be looked at: an image that came
+// with a checksum needs no such look.
+func openFile(path string, opts Options, deep bool) (*file, error) {
+	size, err := inspect(path, opts, deep)
 	if err != nil {
 		return nil, err
 	}
 	return openChecked(path, size, opts)
 }
 
+// metaBytes is how long the two pages with the metadata are at least.
+const metaBytes = 2 * 4096
+
 // inspect looks at a database through a read-only handle, which touches only
 // the pages it is asked for. Opening for writing walks all of them, and beyond
 // the end of a file that was cut short that is a fault, not an error.
-func inspect(path string, opts Options) (size int64, err error) {
+func inspect(path string, opts Options, deep bool) (size int64, err error) {
 	defer recoverDamage(path, &err)()
 	info, err := os.Stat(path)
 	switch {
@@ -58,7 +62,9 @@ func inspect(path string, opts Options) (size int64, err error) {
 	case !info.Mode().IsRegular():
 		return 0, fmt.Errorf("%s: not a regular file: %w", path, fs.ErrInvalid)
 	case info.Size() == 0: // bbolt would make a database of it
-		return 0, fmt.Errorf("%s: %w (it is empty)", path, ErrCorrupt)
+		return 0, damaged(path, errors.New("the file is empty"))
+	case info.Size() < metaBytes:
+		return 0, damaged(path, fmt.Errorf("pages 0 and 1, of which one must be whole: the file has %d bytes", info.Size()))
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: opts.LockTimeout})
 	if err != nil {
@@ -66,13 +72,47 @@ func inspect(path string, opts Options) (size int64, err error) {
 	}
 	defer db.Close() //nolint:errcheck // nothing was written
 	err = db.View(func(tx *bbolt.Tx) error {
-		if tx.Size() > info.Size() {
-			return fmt.Errorf("%s: %w (it has %d bytes of %d)", path, ErrCorrupt, info.Size(), tx.Size())
+		if err := checkSize(tx, info.Size()); err != nil {
+			return damaged(path, err)
+		}
+		if deep {
+			if err := checkPagesOf(path, tx); err != nil {
+				return err
+			}
 		}
 		return checkMark(path, tx)
 	})
 	return info.Size(), err
 }
+
+// checkSize names the first page that a file which was cut short has lost.
+func checkSize(tx *bbolt.Tx, size int64) error {
+	if tx.Size() <= size {
+		return nil
+	}
+	pageSize := int64(tx.DB().Info().PageSize)
+	missing := size / pageSize
+	return &PageError{
+		Page: uint64(missing), Offset: missing * pageSize, Err: fmt.Errorf("the file ends here, with %d bytes of %d", size, tx.Size()),
+	}
+}
+
+// checkPagesOf is checkPages of a file that is read beside its memory map: a
+// page that the disk cannot read is an error then and no fault.
+func checkPagesOf(path string, tx *bbolt.Tx) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := checkPages(file, tx); err != nil {
+		return damaged(path, err)
+	}
+	return nil
+}
+
+// damaged says what is wrong with the database at path.
+func damaged(path string, err error) error { return fmt.Errorf("%s: %w: %w", path, ErrCorrupt, err) }
 
 // checkMark tells our databases from etcd's and from later ones of ours.
 func checkMark(path string, tx *bbolt.Tx) error {
@@ -85,7 +125,7 @@ func checkMark(path string, tx *bbolt.Tx) error {
 	}
 	for _, name := range etcdBuckets() {
 		if tx.Bucket([]byte(name)) == nil {
-			return fmt.Errorf("%s: %w (no bucket %q)", path, ErrCorrupt, name)
+			return damaged(path, fmt.Errorf("there is no bucket %q", name))
 		}
 	}
 	return nil
@@ -120,7 +160,7 @@ func recoverDamage(path string, err *error) func() {
 	return func() {
 		debug.SetPanicOnFault(before)
 		if p := recover(); p != nil {
-			*err = fmt.Errorf("%s: %w (%v)", path, ErrCorrupt, p)
+			*err = damaged(path, fmt.Errorf("%v", p))
 		}
 	}
 }
@@ -130,7 +170,7 @@ func openError(path string, err error) error {
 	case errors.Is(err, berrors.ErrTimeout):
 		return fmt.Errorf("%s: %w", path, ErrInUse)
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
-		return fmt.Errorf("%s: %w (%w)", path, ErrCorrupt, err)
+		return damaged(path, fmt.Errorf("pages 0 and 1, of which one must be whole: %w", err))
 	}
 	return fmt.Errorf("open database %s: %w", path, err)
 }

@@ -18,7 +18,7 @@ import (
 // not ahead of what was applied, ErrClosed, and those of the os package. A
 // failure after that ends the Store.
 func (s *Store) Install(path string) error {
-	f, err := openFile(path, s.opts)
+	f, err := openFile(path, s.opts, false)
 	if err != nil {
 		return fmt.Errorf("install image: %w", err)
 	}

@@ -30,8 +30,9 @@ func (m Meta) CompactRevision() int64 { return max(m.ScheduledCompact, m.Finishe
 // ReadMeta returns what the database at path holds, without changing it. Its
 // errors are those of Open.
 func ReadMeta(path string) (meta Meta, err error) {
+	defer recoverDamage(path, &err)()
 	opts := Options{}.withDefaults()
-	if _, err := inspect(path, opts); err != nil {
+	if _, err := inspect(path, opts, false); err != nil {
 		return Meta{}, err
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: opts.LockTimeout})
@@ -114,6 +115,11 @@ func (s *Store) ForEach(bucket string, fn func(key, value []byte) error) error {
 		if b == nil {
 			return nil
 		}
-		return b.ForEach(fn)
+		return b.ForEach(func(key, value []byte) error {
+			if err := fn(key, value); err != nil {
+				return r.v.base.damaged(bucket, key, err)
+			}
+			return nil
+		})
 	})
 }

@@ -107,20 +107,25 @@ func (r *Reader) Scan(from, to mvcc.Revision, fn func(rev mvcc.Revision, tombsto
 }
 
 // Visit is Scan over everything for a fn that keeps nothing of kv: what a
-// restore needs, with no allocation for each change.
+// restore needs, with no allocation for each change. An error of fn says that
+// a change is not as it was stored: it ends it, and is returned with the file
+// and page and as ErrCorrupt.
 func (r *Reader) Visit(fn func(rev mvcc.Revision, tombstone bool, kv *mvccpb.KeyValue) error) error {
 	scratch := &mvccpb.KeyValue{}
-	return r.scan(mvcc.Revision{}, lastRevision(), func(rec *record, _ []byte) error {
+	return r.scan(mvcc.Revision{}, lastRevision(), func(rec *record, key []byte) error {
 		kv := rec.kv
 		if kv == nil {
 			kv = scratch
 			kv.Key, kv.Value = nil, nil
 			kv.CreateRevision, kv.ModRevision, kv.Version, kv.Lease = 0, 0, 0, 0
 			if err := decodeInto(kv, rec.data); err != nil {
-				return fmt.Errorf("%w (%d_%d: %w)", ErrCorrupt, rec.rev.Main, rec.rev.Sub, err)
+				return r.v.base.damaged(BucketKey, key, err)
 			}
 		}
-		return fn(rec.rev, rec.tombstone, kv)
+		if err := fn(rec.rev, rec.tombstone, kv); err != nil {
+			return r.v.base.damaged(BucketKey, key, err)
+		}
+		return nil
 	})
 }
 

@@ -66,7 +66,7 @@ func Open(path string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	f, err := openFile(path, opts)
+	f, err := openFile(path, opts, true)
 	if errors.Is(err, fs.ErrNotExist) {
 		f, err = createFile(path, opts)
 	}
