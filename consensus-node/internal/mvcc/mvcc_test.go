@@ -305,3 +305,107 @@ func TestNilOperations(t *testing.T) {
 	_, _, err := s.Txn(req, Env{})
 	require.NoError(t, err)
 }
+
+// TestTheIndexAloneAnswers counts what is read from the store: nothing for keys and counts, whatever else is asked, but for an
+// order by value.
+func TestTheIndexAloneAnswers(t *testing.T) {
+	s, b := New(), newBucket()
+	for i := range 50 {
+		put(t, s, b, fmt.Sprintf("k%02d", i%40), "v")
+	}
+	all := func(r *pb.RangeRequest) *pb.RangeRequest {
+		r.Key, r.RangeEnd = []byte{0}, []byte{0}
+		return r
+	}
+	for _, read := range []func(*pb.RangeRequest) (*pb.RangeResponse, error){
+		func(r *pb.RangeRequest) (*pb.RangeResponse, error) { return s.View().Range(r, b) },
+		func(r *pb.RangeRequest) (*pb.RangeResponse, error) { return s.View().RangePage(r, b) },
+	} {
+		for _, r := range []*pb.RangeRequest{
+			{CountOnly: true},
+			{CountOnly: true, Revision: 30},
+			{CountOnly: true, MinModRevision: 20},
+			{KeysOnly: true},
+			{KeysOnly: true, Revision: 30},
+			{KeysOnly: true, Limit: 3},
+			{KeysOnly: true, MaxCreateRevision: 20},
+			{KeysOnly: true, SortTarget: pb.RangeRequest_MOD, SortOrder: pb.RangeRequest_DESCEND},
+			{KeysOnly: true, SortTarget: pb.RangeRequest_VERSION, SortOrder: pb.RangeRequest_ASCEND},
+		} {
+			b.reads = 0
+			got, err := read(all(r))
+			require.NoError(t, err)
+			require.Positive(t, got.Count)
+			require.Zero(t, b.reads, r)
+		}
+		b.reads = 0
+		_, err := read(all(&pb.RangeRequest{Limit: 3}))
+		require.NoError(t, err)
+		require.Equal(t, 3, b.reads, "only what is answered is read")
+	}
+	b.reads = 0
+	_, _, err := s.Txn(&pb.TxnRequest{
+		Compare: []*pb.Compare{{Key: []byte("k00"), Target: pb.Compare_MOD, Result: pb.Compare_GREATER, TargetUnion: &pb.Compare_ModRevision{}}},
+		Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestRange{RequestRange: all(&pb.RangeRequest{KeysOnly: true})}}},
+	}, b.env())
+	require.NoError(t, err)
+	require.Zero(t, b.reads)
+}
+
+// slowValues reads nothing until it is let go.
+type slowValues struct {
+	Values
+	began, goOn chan struct{}
+	once        sync.Once
+}
+
+func (v *slowValues) Value(rev Revision) (*mvccpb.KeyValue, error) {
+	v.once.Do(func() { close(v.began) })
+	<-v.goOn
+	return v.Values.Value(rev)
+}
+
+// TestALongReadHoldsUpNobody has a read stand still in its midst, while the writer puts, deletes and compacts, and other reads go on. It
+// answers as of its begin.
+func TestALongReadHoldsUpNobody(t *testing.T) {
+	s, b := New(), newBucket()
+	for i := range 1000 {
+		put(t, s, b, fmt.Sprintf("k%04d", i), "before")
+	}
+	before := newBucket() // what a reader of the store would still hold
+	before.writes = slices.Clone(b.writes)
+	view, slow := s.View(), &slowValues{Values: before, began: make(chan struct{}), goOn: make(chan struct{})}
+	var got *pb.RangeResponse
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		got, err = view.Range(&pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}, slow)
+	}()
+	<-slow.began
+	for i := range 1000 {
+		put(t, s, b, fmt.Sprintf("k%04d", i), "after")
+	}
+	_, eff, deleteErr := s.DeleteRange(&pb.DeleteRangeRequest{Key: []byte("k05"), RangeEnd: []byte("k06")}, b.env())
+	require.NoError(t, deleteErr)
+	b.apply(eff)
+	require.NoError(t, s.Compact(s.Revision()))
+	for s.Compacting() {
+		s.CompactStep(100)
+	}
+	now, rangeErr := s.View().Range(&pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}, b)
+	require.NoError(t, rangeErr)
+	require.EqualValues(t, 900, now.Count)
+	select {
+	case <-done:
+		t.Fatal("the slow read has ended before its time")
+	default:
+	}
+	close(slow.goOn)
+	<-done
+	require.NoError(t, err)
+	require.EqualValues(t, 1000, got.Count)
+	for _, kv := range got.Kvs {
+		require.Equal(t, "before", string(kv.Value))
+	}
+}
