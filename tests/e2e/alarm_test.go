@@ -80,6 +80,10 @@ func corruptAlarm(t *testing.T, s *system) {
 			_, err := lease.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: granted})
 			return err
 		}},
+		{"revoke of an unknown lease", refused, func(ctx context.Context) error {
+			_, err := lease.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: 404})
+			return err
+		}},
 		{"range", nil, func(ctx context.Context) error { _, err := kv.Range(ctx, &pb.RangeRequest{Key: k}); return err }},
 		{"serializable range", nil, func(ctx context.Context) error {
 			_, err := kv.Range(ctx, &pb.RangeRequest{Key: k, Serializable: true})

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -48,7 +47,9 @@ func NewService(
 }
 
 // Revoke stops the owner's acknowledgements, then has the lease revoked. call is the client's, of class Write. A lease that the
-// owner proves not to exist is not revoked: the error is etcd's "requested lease not found", as the consensus tier's would be.
+// owner proves not to exist is not revoked, so that one which is granted meanwhile does not end behind its owner's back. The consensus
+// tier is asked to revoke the lease 0 then, which there never is: its answer is etcd's "requested lease not found", or what it has against
+// the call before it looks for any lease, such as an alarm.
 func (s *Service) Revoke(ctx context.Context, call *calls.Call) (*consensusv1.Answer, error) {
 	var request pb.LeaseRevokeRequest
 	if err := proto.Unmarshal(call.Request, &request); err != nil {
@@ -56,7 +57,9 @@ func (s *Service) Revoke(ctx context.Context, call *calls.Call) (*consensusv1.An
 	}
 	switch err := s.stop(ctx, request.GetID()); {
 	case errors.Is(err, errAbsent):
-		return nil, rpctypes.ErrGRPCLeaseNotFound
+		none := *call
+		none.Request = nil
+		return s.caller.Do(ctx, &none)
 	case err != nil:
 		return nil, err
 	}
