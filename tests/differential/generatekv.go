@@ -1,6 +1,7 @@
 package differential
 
 import (
+	"math"
 	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -13,7 +14,7 @@ func (g *Generator) rangeRequest() *pb.RangeRequest {
 		r.Revision = g.revision()
 	}
 	if g.chance(3) {
-		r.Limit = pick(g.rng, []int64{0, 1, 2, 3, 1000, -1})
+		r.Limit = pick(g.rng, []int64{0, 1, 2, 3, 9, 10, 11, 1000, -1, math.MaxInt64, math.MaxInt64 - 1, math.MinInt64})
 	}
 	if g.chance(3) {
 		r.SortOrder = pg(g, pb.RangeRequest_NONE, pb.RangeRequest_ASCEND, pb.RangeRequest_DESCEND)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
@@ -34,6 +35,9 @@ const (
 	methodKeepAlive  = "/etcdserverpb.Lease/LeaseKeepAlive"
 	methodHashKV     = "/etcdserverpb.Maintenance/HashKV"
 	methodStream     = "/etcdserverpb.KV/RangeStream"
+	methodAlarm      = "/etcdserverpb.Maintenance/Alarm"
+	methodStatus     = "/etcdserverpb.Maintenance/Status"
+	methodDowngrade  = "/etcdserverpb.Maintenance/Downgrade"
 )
 
 func response(method string) proto.Message {
@@ -62,6 +66,12 @@ func response(method string) proto.Message {
 		return &pb.HashKVResponse{}
 	case methodStream:
 		return &pb.RangeResponse{}
+	case methodAlarm:
+		return &pb.AlarmResponse{}
+	case methodStatus:
+		return &pb.StatusResponse{}
+	case methodDowngrade:
+		return &pb.DowngradeResponse{}
 	default:
 		panic("differential: no response is known for " + method)
 	}
@@ -84,6 +94,7 @@ type Outcome struct {
 	Response proto.Message // nil after an error
 	Code     codes.Code
 	Text     string
+	Took     time.Duration // not compared
 }
 
 // String is the outcome as a person reads it.
@@ -96,7 +107,7 @@ func (o Outcome) String() string {
 
 // Do sends the request and waits for the answer.
 func (o Op) Do(ctx context.Context, conn grpc.ClientConnInterface) Outcome {
-	answer := response(o.Method)
+	answer, began := response(o.Method), time.Now()
 	var err error
 	switch o.Method {
 	case methodKeepAlive:
@@ -108,9 +119,9 @@ func (o Op) Do(ctx context.Context, conn grpc.ClientConnInterface) Outcome {
 	}
 	if err != nil {
 		s := status.Convert(err)
-		return Outcome{Code: s.Code(), Text: s.Message()}
+		return Outcome{Code: s.Code(), Text: s.Message(), Took: time.Since(began)}
 	}
-	return Outcome{Response: answer}
+	return Outcome{Response: answer, Took: time.Since(began)}
 }
 
 // keepAlive sends one keepalive on a stream of its own.

@@ -19,11 +19,15 @@ type Pair struct {
 	Ours, Etcd grpc.ClientConnInterface
 	toOurs     leaseIDs // from etcd's generated ids to ours
 	toEtcd     leaseIDs
+	clocks     clocks
+	coverage   map[string]int
 }
 
 // NewPair makes a Pair of two fresh systems.
 func NewPair(ours, etcd grpc.ClientConnInterface) *Pair {
-	return &Pair{Ours: ours, Etcd: etcd, toOurs: leaseIDs{}, toEtcd: leaseIDs{}}
+	return &Pair{
+		Ours: ours, Etcd: etcd, toOurs: leaseIDs{}, toEtcd: leaseIDs{}, clocks: clocks{short: map[int64]time.Time{}}, coverage: map[string]int{},
+	}
 }
 
 // Difference is a request that the two systems answered differently.
@@ -50,6 +54,8 @@ func (p *Pair) Do(ctx context.Context, op Op) (etcds Outcome, d *Difference) {
 	both.Go(func() { etcds = op.Do(ctx, p.Etcd) })
 	both.Wait()
 	p.learn(op, ours, etcds)
+	p.clocks.note(op, etcds, max(ours.Took, etcds.Took))
+	p.cover(op, etcds)
 	for _, outcome := range []Outcome{ours, etcds} {
 		if outcome.Response != nil {
 			Normalize(outcome.Response)
@@ -59,7 +65,7 @@ func (p *Pair) Do(ctx context.Context, op Op) (etcds Outcome, d *Difference) {
 		p.toEtcd.translate(ours.Response)
 		Normalize(ours.Response) // the translated ids sort anew
 	}
-	if !Equal(ours, etcds) {
+	if !Equal(op, ours, etcds, &p.clocks) {
 		return etcds, &Difference{Op: op, Ours: ours, Etcd: etcds}
 	}
 	return etcds, nil
