@@ -21,11 +21,15 @@
 // a call of the next endpoint. What is measured begins with the kill and ends a second after the first write through the next
 // leader, or with the end of a gap that began within that second. Before that, and before a
 // follower is killed, all nodes agree on a leader. -seconds does not matter there, and -warmup is the quiet time before a
-// kill. Rows whose data lies on a tmpfs are left out, and say so, where -tmpfs names none.
+// kill. memory-million kills a node that holds a million keys and measures from its start to its first answer. The rows put-compact-million,
+// put-defragment-million and put-snapshot-million measure the load by itself for -seconds, and then from the begin to the end of the
+// work. Rows whose data lies on a tmpfs are left out, and say so, where -tmpfs names none.
 //
 // Each measurement is a JSON line in the results file: row, system, run, ops_per_s, p50_ms, p99_ms, cpu_us_per_op (of all
 // processes of the system, user and kernel time together), rss_mb (the sum of their peaks), for failover gap_ms (the longest
-// time between two acknowledged writes around any kill of the run) and gap_median_ms (the median of the kills' longest), and
+// time between two acknowledged writes around any kill of the run) and gap_median_ms (the median of the kills' longest), for rows with an
+// operator's work quiet_p99_ms and x_quiet (how many times that the p99 became), for memory-million loaded_mb (what all processes hold
+// with the data), start_ms and started_mb (the peak of the node that was started), and
 // what helps to judge it: server_cpu and load_cpu are the share of one processor that the system and the load took. Where
 // load_cpu is near 1 the load was the limit, and the line and the table say so: then ops_per_s and the latencies say little
 // about the system, while cpu_us_per_op still counts. others_cpu is the share of the servers' processor that other programs

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"time"
+
+	"google.golang.org/grpc"
 )
 
 // steps are what happens while a row's load runs. They open the stage for what is to be measured, once or several times, and
@@ -24,6 +26,13 @@ type stage struct {
 	sample    func() (sample, error)
 	spans     []span
 	gaps      []time.Duration // of each failover
+
+	target    *target
+	fresh     func() error                       // makes the peaks of memory begin anew; nil where they count from the start
+	held      func(name string) (usage, error)   // of a node, or of all processes
+	admin     func(name string) *grpc.ClientConn // where a node answers for itself
+	quietP99  time.Duration                      // of the same load before what is measured
+	restarted restarted
 }
 
 // span is what lies between two samples.
@@ -31,6 +40,11 @@ type span struct{ before, after sample }
 
 // open begins a time that is measured.
 func (st *stage) open() error {
+	if st.fresh != nil {
+		if err := st.fresh(); err != nil {
+			return err
+		}
+	}
 	before, err := st.sample()
 	if err != nil {
 		return err
@@ -94,12 +108,17 @@ func measure(ctx context.Context, s settings, r row, name string, n int, stderr 
 	st := &stage{
 		settings: s, meter: &meter{}, nodes: sys.nodes(), away: away, installed: sys.installs.of,
 		sample: func() (sample, error) { return takeSample(s, sys) },
+		target: target, held: sys.held, admin: func(name string) *grpc.ClientConn { return sys.admins[name] },
+	}
+	if r.freshPeak {
+		st.fresh = sys.forgetPeaks
 	}
 	if err := st.run(ctx, r, target); err != nil {
 		return got, err
 	}
 	got, err = figures(st.meter, st.spans)
 	got.GapMs, got.GapMedianMs = gapFigures(st.gaps)
+	got.upkeepFigures(st)
 	got.Row, got.System, got.Run, got.Time = r.name, name, n, time.Now().UTC().Truncate(time.Second)
 	got.Connections = connections
 	return got, err

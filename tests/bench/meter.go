@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"time"
@@ -10,6 +11,7 @@ import (
 type meter struct {
 	mu        sync.Mutex
 	open      bool
+	done      uint64 // completed, also while it is not open
 	latencies histogram
 	last      error // of a call after which the load goes on
 	gaps      gaps  // of a load that tells when its writes are acknowledged
@@ -18,10 +20,38 @@ type meter struct {
 // record takes one completed operation. It may be called by all clients at the same time.
 func (m *meter) record(took time.Duration) {
 	m.mu.Lock()
+	m.done++
 	if m.open {
 		m.latencies.add(took)
 	}
 	m.mu.Unlock()
+}
+
+// nextEvery is how often next looks.
+const nextEvery = time.Millisecond
+
+// next waits until an operation completes.
+func (m *meter) next(ctx context.Context) error {
+	count := func() uint64 {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.done
+	}
+	for before := count(); count() == before; {
+		if err := pause(ctx, nextEvery); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forget gives a quantile of what was counted, and begins anew.
+func (m *meter) forget(q float64) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	was := m.latencies.quantile(q)
+	m.latencies = histogram{}
+	return was
 }
 
 func (m *meter) setOpen(open bool) {

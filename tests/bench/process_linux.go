@@ -74,8 +74,9 @@ func serverEnvironment() []string { return []string{pinnedVariable + "="} }
 
 // usage is what one process has taken.
 type usage struct {
-	cpuSeconds float64
-	peakBytes  int64
+	cpuSeconds    float64
+	peakBytes     int64 // of resident memory
+	residentBytes int64 // now
 }
 
 // clockTicks is the unit of /proc: fixed at 100 a second on every Linux that Go runs on.
@@ -103,22 +104,40 @@ func usageOf(pid int) (usage, error) {
 		}
 		u.cpuSeconds += float64(ticks) / clockTicks
 	}
-	u.peakBytes, err = peakOf(pid)
+	u.peakBytes, u.residentBytes, err = memoryOf(pid)
 	return u, err
 }
 
-func peakOf(pid int) (int64, error) {
+func memoryOf(pid int) (peak, resident int64, err error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
+	found := 0
 	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		for name, to := range map[string]*int64{"VmHWM:": &peak, "VmRSS:": &resident} {
+			rest, ok := strings.CutPrefix(line, name)
+			if !ok {
+				continue
+			}
 			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-			return kib << 10, err
+			if err != nil {
+				return 0, 0, err
+			}
+			*to = kib << 10
+			found++
 		}
 	}
-	return 0, fmt.Errorf("/proc/%d/status has no peak of memory", pid)
+	if found != 2 {
+		return 0, 0, fmt.Errorf("/proc/%d/status does not tell memory", pid)
+	}
+	return peak, resident, nil
+}
+
+// forgetPeak makes a process's peak of memory what it holds now.
+func forgetPeak(pid int) error {
+	const peak = "5"
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte(peak), 0o600)
 }
 
 // isTmpfs says whether a folder lies in memory.

@@ -24,8 +24,16 @@ type result struct {
 	OthersCPU float64 `json:"others_cpu"`
 	// GapMs is the longest time between two acknowledged writes around any failover of the run, and GapMedianMs the median of
 	// the failovers' longest; rows without failovers have none.
-	GapMs       float64   `json:"gap_ms,omitempty"`
-	GapMedianMs float64   `json:"gap_median_ms,omitempty"`
+	GapMs       float64 `json:"gap_ms,omitempty"`
+	GapMedianMs float64 `json:"gap_median_ms,omitempty"`
+	// QuietP99Ms is the p99 of the same load before an operator's work, and XQuiet how many times that the p99 became.
+	QuietP99Ms float64 `json:"quiet_p99_ms,omitempty"`
+	XQuiet     float64 `json:"x_quiet,omitempty"`
+	// LoadedMB is what all processes held when the data was loaded, StartMs the time from the start of a node that was killed to its
+	// first answer, and StartedMB its peak until then.
+	LoadedMB    float64   `json:"loaded_mb,omitempty"`
+	StartMs     float64   `json:"start_ms,omitempty"`
+	StartedMB   float64   `json:"started_mb,omitempty"`
 	Connections int       `json:"connections"`
 	Seconds     float64   `json:"seconds"`
 	Time        time.Time `json:"time"`
@@ -44,6 +52,18 @@ const othersLimit = 0.1
 // disturbed says that the machine was not the comparison's own.
 func (r result) disturbed() bool { return r.OthersCPU >= othersLimit }
 
+// upkeepFigures takes what only some rows have.
+func (r *result) upkeepFigures(st *stage) {
+	if st.quietP99 > 0 {
+		r.QuietP99Ms = milliseconds(st.quietP99)
+		r.XQuiet = r.P99Ms / r.QuietP99Ms
+	}
+	if st.restarted.start > 0 {
+		r.LoadedMB, r.StartedMB = float64(st.restarted.loadedBytes)/1e6, float64(st.restarted.peakBytes)/1e6
+		r.StartMs = milliseconds(st.restarted.start)
+	}
+}
+
 func (r result) writeLine(w io.Writer) error {
 	line, err := json.Marshal(r)
 	if err != nil {
@@ -60,6 +80,12 @@ func (r result) String() string {
 		r.Row, r.System, r.Run, r.OpsPerS, r.P50Ms, r.P99Ms, r.CPUUsPerOp, r.RSSMB, 100*r.ServerCPU, 100*r.LoadCPU, 100*r.OthersCPU)
 	if r.GapMs > 0 {
 		line += fmt.Sprintf("  gap %.0f ms (median %.0f ms)", r.GapMs, r.GapMedianMs)
+	}
+	if r.QuietP99Ms > 0 {
+		line += fmt.Sprintf("  quiet p99 %.2f ms (x %.2f)", r.QuietP99Ms, r.XQuiet)
+	}
+	if r.StartMs > 0 {
+		line += fmt.Sprintf("  loaded %.0f MB, started in %.0f ms with %.0f MB", r.LoadedMB, r.StartMs, r.StartedMB)
 	}
 	if r.loadLimited() {
 		line += "  THE LOAD WAS THE LIMIT"

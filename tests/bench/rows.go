@@ -20,6 +20,7 @@ type row struct {
 	args        []string  // flags of every node, on all systems alike
 	tmpfs       bool      // the data lies in memory
 	threeOnly   bool      // makes no sense with one node
+	freshPeak   bool      // peaks of memory count from when the measured time begins
 }
 
 // oneNode ends the names of rows with one node.
@@ -65,6 +66,7 @@ func rows() []row {
 	} {
 		three = append(three, row{name: r.name, about: r.about, clients: 20, connections: 20, prepare: history, load: r.load})
 	}
+	three = append(three, millionRows()...)
 	three = append(three,
 		row{
 			name: "put-catchup", clients: 100, connections: 20, prepare: history, load: puts, steps: catchUp,

@@ -153,7 +153,7 @@ func (r *running) kill(ctx context.Context, name string) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		past := r.past[name]
-		r.past[name] = usage{past.cpuSeconds + last.cpuSeconds, max(past.peakBytes, last.peakBytes)}
+		r.past[name] = usage{cpuSeconds: past.cpuSeconds + last.cpuSeconds, peakBytes: max(past.peakBytes, last.peakBytes)}
 	}
 	r.down[name] = true
 	return r.cluster.Kill(ctx, name, syscall.SIGKILL)
@@ -188,10 +188,39 @@ func (r *running) usage() (usage, error) {
 			if err != nil {
 				return sum, fmt.Errorf("%s: %w", p.Name, err)
 			}
-			all = usage{all.cpuSeconds + u.cpuSeconds, max(all.peakBytes, u.peakBytes)}
+			all = usage{cpuSeconds: all.cpuSeconds + u.cpuSeconds, peakBytes: max(all.peakBytes, u.peakBytes)}
 		}
 		sum.cpuSeconds += all.cpuSeconds
 		sum.peakBytes += all.peakBytes
 	}
 	return sum, nil
+}
+
+// held is what a process holds and has held in its present life, or with no name the sum of all processes.
+func (r *running) held(name string) (sum usage, err error) {
+	for _, p := range r.cluster.Processes() {
+		if !p.Running || name != "" && p.Name != name {
+			continue
+		}
+		u, err := usageOf(p.PID)
+		if err != nil {
+			return sum, fmt.Errorf("%s: %w", p.Name, err)
+		}
+		sum.peakBytes += u.peakBytes
+		sum.residentBytes += u.residentBytes
+	}
+	return sum, nil
+}
+
+// forgetPeaks makes the peaks of all processes what they hold now.
+func (r *running) forgetPeaks() error {
+	for _, p := range r.cluster.Processes() {
+		if !p.Running {
+			continue
+		}
+		if err := forgetPeak(p.PID); err != nil {
+			return fmt.Errorf("%s: %w", p.Name, err)
+		}
+	}
+	return nil
 }

@@ -62,6 +62,11 @@ func columns(results []result) []column {
 		{"rss MB", "%.0f", func(r result) float64 { return r.RSSMB }, false},
 		{"gap_ms", "%.0f", func(r result) float64 { return r.GapMs }, true},
 		{"gap_median_ms", "%.0f", func(r result) float64 { return r.GapMedianMs }, true},
+		{"quiet_p99_ms", "%.2f", func(r result) float64 { return r.QuietP99Ms }, true},
+		{"x_quiet", "%.2f", func(r result) float64 { return r.XQuiet }, true},
+		{"loaded_mb", "%.0f", func(r result) float64 { return r.LoadedMB }, true},
+		{"start_ms", "%.0f", func(r result) float64 { return r.StartMs }, true},
+		{"started_mb", "%.0f", func(r result) float64 { return r.StartedMB }, true},
 	}
 	return slices.DeleteFunc(all, func(c column) bool { return !c.filled(results) })
 }
