@@ -25,6 +25,9 @@
 // put-defragment-million and put-snapshot-million measure the load by itself for -seconds, and then from the begin to the end of the
 // work. Rows whose data lies on a tmpfs are left out, and say so, where -tmpfs names none.
 //
+// With -profile DIR each server's processor profile and what it allocated over the measured time lie in DIR, for go tool pprof;
+// such runs are for finding out why, their figures are no comparison.
+//
 // Each measurement is a JSON line in the results file: row, system, run, ops_per_s, p50_ms, p99_ms, cpu_us_per_op (of all
 // processes of the system, user and kernel time together), rss_mb (the sum of their peaks), for failover gap_ms (the longest
 // time between two acknowledged writes around any kill of the run) and gap_median_ms (the median of the kills' longest), for rows with an

@@ -42,6 +42,7 @@ type settings struct {
 	bin         string
 	data        string
 	tmpfs       string
+	profileTo   string // empty: no profiles
 	out         string
 	pin         bool
 	serverCPU   int
@@ -69,6 +70,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	set.StringVar(&s.data, "data", "", "folder for the servers' data; empty: the system's for temporary files")
 	set.StringVar(&s.tmpfs, "tmpfs", "/dev/shm", "folder on a tmpfs, for the rows whose data does not lie on a disk")
 	set.StringVar(&s.out, "out", filepath.Join(root, "bench-results.jsonl"), "file to which results are added")
+	set.StringVar(&s.profileTo, "profile", "", "folder for profiles (processor, allocations) of all servers over the measured time; they cost time themselves")
 	set.BoolVar(&s.pin, "pin", true, "pin the servers to one processor and the load to another")
 	set.IntVar(&s.serverCPU, "server-cpu", 0, "processor of the servers")
 	set.IntVar(&s.loadCPU, "load-cpu", 1, "processor of the load")

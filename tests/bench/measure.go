@@ -23,6 +23,8 @@ type stage struct {
 	nodes     nodes
 	away      string // the follower that no client uses; empty where the row has none
 	installed func(name string) int
+	profiles  map[string]string // the address of each process whose profiles are wanted
+	title     string            // of this run, for file names
 	sample    func() (sample, error)
 	spans     []span
 	gaps      []time.Duration // of each failover
@@ -70,10 +72,10 @@ func once(ctx context.Context, st *stage) error {
 	if err := st.open(); err != nil {
 		return err
 	}
-	if err := pause(ctx, st.measured); err != nil {
-		return err
-	}
-	return st.shut()
+	profiled := make(chan error, 1)
+	go func() { profiled <- st.profile(ctx) }()
+	err := pause(ctx, st.measured)
+	return errors.Join(err, st.shut(), <-profiled)
 }
 
 // measure runs a row once on one system that it starts and stops.
@@ -107,6 +109,7 @@ func measure(ctx context.Context, s settings, r row, name string, n int, stderr 
 	}
 	st := &stage{
 		settings: s, meter: &meter{}, nodes: sys.nodes(), away: away, installed: sys.installs.of,
+		profiles: sys.profiles, title: fmt.Sprintf("%s-%s-%d", r.name, name, n),
 		sample: func() (sample, error) { return takeSample(s, sys) },
 		target: target, held: sys.held, admin: func(name string) *grpc.ClientConn { return sys.admins[name] },
 	}

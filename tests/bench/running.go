@@ -35,6 +35,7 @@ type running struct {
 	names     []string                    // of the nodes
 	admins    map[string]*grpc.ClientConn // to each node, where it answers for itself
 	installs  *counter
+	profiles  map[string]string // the address of each process that shows its profiles
 
 	mu   sync.Mutex
 	down map[string]bool // killed by us
@@ -60,12 +61,16 @@ func start(ctx context.Context, s settings, r row, name string, output io.Writer
 		return nil, fmt.Errorf("data: %w", err)
 	}
 	layout := sys.layout(s, r, data, ports)
+	var profiles map[string]string
+	if s.profileTo != "" {
+		profiles = profileLayout(layout)
+	}
 	if err := pinLayout(s, layout); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(data))
 	}
 	up := &running{
 		system: sys, data: data, names: nodeNames()[:r.nodes], admins: map[string]*grpc.ClientConn{},
-		installs: newCounter(output, sys.installed), down: map[string]bool{}, past: map[string]usage{},
+		installs: newCounter(output, sys.installed), profiles: profiles, down: map[string]bool{}, past: map[string]usage{},
 	}
 	up.cluster = runner.New(layout, runner.Options{Output: up.installs, Grace: stopGrace})
 	for _, client := range layout.Clients {
