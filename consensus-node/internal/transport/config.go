@@ -21,9 +21,6 @@ const Version = 1
 const (
 	// batchBytesMax closes a batch; one message may be larger alone.
 	batchBytesMax = 1 << 20
-	// windowBatches is how many batches of a stream may await the receiver's mark, which comes at least every ackEvery batches.
-	windowBatches = 8
-	ackEvery      = 4
 	// A lane to a member holds at most this much; appends may fill raft's own bound of bytes in flight.
 	urgentCountMax, urgentBytesMax = 4096, 4 << 20
 	appendCountMax, appendBytesMax = 4096, 64 << 20

@@ -5,7 +5,7 @@
 //
 //   - [Transport.Send] never waits. What cannot be queued for a member (unreachable, or its queue is full) is dropped and reported to
 //     the node: raft sends it again when it matters. Memory per member is bounded, whatever the member does: at most 64 MiB of
-//     appends and 4 MiB of other messages wait, at most 8 MiB (8 batches) are on their way on each of the two streams, and an image
+//     appends and 4 MiB of other messages wait, at most 8 MiB and one message are on their way on each of the two streams, and an image
 //     takes two chunks of 512 KiB. A member that is not connected holds nothing.
 //   - Log appends to a member arrive in order or not at all; all other messages travel beside them on a stream of their own, so that a
 //     heartbeat never waits behind a large append.

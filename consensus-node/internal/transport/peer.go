@@ -114,9 +114,7 @@ func (p *peer) session(ctx context.Context) error {
 		if err != nil {
 			return reason(ctx, err)
 		}
-		s := &sender{lane: lane, stream: stream, stall: p.cfg.StallTimeout}
-		s.sent.Store(1)
-		senders = append(senders, s)
+		senders = append(senders, newSender(lane, stream, p.cfg.StallTimeout))
 	}
 	late.Stop()
 	p.connected(to)

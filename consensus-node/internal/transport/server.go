@@ -74,11 +74,13 @@ func (s *Server) Messages(stream grpc.BidiStreamingServer[peerv1.MessageBatch, p
 
 // takeAll takes batches until the stream ends.
 func (s *Server) takeAll(stream grpc.BidiStreamingServer[peerv1.MessageBatch, peerv1.MessageAck], from uint64, batch *peerv1.MessageBatch) (err error) {
+	var unmarked window
 	for taken := uint64(1); ; taken++ {
 		if err := s.take(stream.Context(), from, batch); err != nil {
 			return err
 		}
-		if taken%ackEvery == 0 {
+		if unmarked.sent(batchBytes(batch.GetMessages())); unmarked.due() {
+			unmarked.mark(taken)
 			if err := stream.Send(&peerv1.MessageAck{Taken: taken}); err != nil {
 				return err
 			}

@@ -21,16 +21,24 @@ var errStalled = errors.New("the member takes no messages")
 
 type messageStream = grpc.BidiStreamingClient[peerv1.MessageBatch, peerv1.MessageAck]
 
-// sender writes one lane to one stream. At most windowBatches batches await the receiver's mark: a gRPC send returns at once, so without
-// that bound a slow receiver would fill this process instead of the lane, and no batch would ever hold more than one message.
+// sender writes one lane to one stream. What awaits the receiver's mark is bounded by a window: a gRPC send returns at once, so without
+// that bound a slow receiver would fill this process instead of the lane.
 type sender struct {
 	lane    *lane
 	stream  messageStream
 	stall   time.Duration
-	sent    atomic.Uint64 // batches, the hello included
-	taken   atomic.Uint64
+	moves   atomic.Uint64 // counts what was sent and what was marked
 	sending atomic.Bool
 	batch   []*raftpb.Message
+
+	mu     sync.Mutex
+	window window
+}
+
+func newSender(lane *lane, stream messageStream, stall time.Duration) *sender {
+	s := &sender{lane: lane, stream: stream, stall: stall}
+	s.window.sent(0) // the hello is a batch too
+	return s
 }
 
 // acceptedKey is in the header that a receiver sends once it has accepted the hello.
@@ -86,25 +94,37 @@ func (s *sender) run(cancel context.CancelCauseFunc) error {
 func (s *sender) watch(over <-chan struct{}, cancel context.CancelCauseFunc) {
 	look := time.NewTicker(s.stall)
 	defer look.Stop()
-	var sent, taken uint64
+	last := s.moves.Load()
 	for {
 		select {
 		case <-over:
 			return
 		case <-look.C:
 		}
-		due := s.sending.Load() || s.sent.Load()-s.taken.Load() >= ackEvery
-		if due && sent == s.sent.Load() && taken == s.taken.Load() {
+		moves := s.moves.Load()
+		if moves == last && (s.sending.Load() || s.due()) {
 			cancel(errStalled)
 			return
 		}
-		sent, taken = s.sent.Load(), s.taken.Load()
+		last = moves
 	}
+}
+
+func (s *sender) due() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.window.due()
+}
+
+func (s *sender) room() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.window.room()
 }
 
 // sendWaiting sends batches while there are messages and the window has room.
 func (s *sender) sendWaiting() error {
-	for s.sent.Load()-s.taken.Load() < windowBatches {
+	for s.room() {
 		s.batch = s.lane.take(s.batch[:0])
 		if len(s.batch) == 0 {
 			return nil
@@ -118,13 +138,17 @@ func (s *sender) sendWaiting() error {
 			b.Messages = append(b.Messages, raw)
 		}
 		clear(s.batch)
+		bytes := batchBytes(b.GetMessages())
+		s.mu.Lock()
+		s.window.sent(bytes)
+		s.mu.Unlock()
 		s.sending.Store(true)
 		err := s.stream.Send(b)
 		s.sending.Store(false)
 		if err != nil {
 			return err
 		}
-		s.sent.Add(1)
+		s.moves.Add(1)
 	}
 	return nil
 }
@@ -135,7 +159,13 @@ func (s *sender) readAcks() error {
 		if err != nil {
 			return err
 		}
-		s.taken.Store(ack.GetTaken())
-		s.lane.signal()
+		s.mu.Lock()
+		full := !s.window.room()
+		s.window.mark(ack.GetTaken())
+		s.mu.Unlock()
+		s.moves.Add(1)
+		if full {
+			s.lane.signal()
+		}
 	}
 }

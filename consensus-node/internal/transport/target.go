@@ -41,9 +41,9 @@ func parseTargets(urls []string) ([]target, error) {
 	return targets, nil
 }
 
-// window bounds what a peer may send before it is read. It sends marks and answers alone, and with a fixed window gRPC spares the ping
+// receiveWindow bounds what a peer may send before it is read. It sends marks and answers alone, and with a fixed window gRPC spares the ping
 // by which it would find one.
-const window = 1 << 20
+const receiveWindow = 1 << 20
 
 func (c *Config) dialOptions(to target) ([]grpc.DialOption, error) {
 	creds := c.Credentials
@@ -56,8 +56,8 @@ func (c *Config) dialOptions(to target) ([]grpc.DialOption, error) {
 	retry := backoff.Config{BaseDelay: backoffLeast, Multiplier: 2, Jitter: 0.2, MaxDelay: backoffMost}
 	return append([]grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
-		grpc.WithStaticStreamWindowSize(window),
-		grpc.WithStaticConnWindowSize(window),
+		grpc.WithStaticStreamWindowSize(receiveWindow),
+		grpc.WithStaticConnWindowSize(receiveWindow),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: 2 * time.Second}),
 		grpc.WithDisableServiceConfig(),
 	}, c.DialOptions...), nil
