@@ -28,6 +28,7 @@ type appender struct {
 	written   raftpb.HardState  // the last one handed to the log
 	unsynced  bool              // the log holds entries, a term or a vote that may not be durable
 	responses []*raftpb.Message
+	told      acknowledged
 }
 
 func startAppender(n *Node) *appender {
@@ -171,7 +172,7 @@ func (a *appender) write() error {
 	responses := a.responses
 	clear(a.entries)
 	a.entries, a.bytes, a.hard, a.responses = a.entries[:0], 0, nil, nil
-	n.deliver(responses)
+	n.deliver(responses, &a.told)
 	return nil
 }
 
@@ -210,7 +211,7 @@ func mergeable(m *raftpb.Message) bool {
 }
 
 // deliver gives this node's own responses to the loop and the others to the transport.
-func (n *Node) deliver(msgs []*raftpb.Message) {
+func (n *Node) deliver(msgs []*raftpb.Message, told *acknowledged) {
 	var own, others []*raftpb.Message
 	for _, m := range msgs {
 		if m.GetTo() == n.cfg.ID {
@@ -219,7 +220,7 @@ func (n *Node) deliver(msgs []*raftpb.Message) {
 			others = append(others, m)
 		}
 	}
-	if len(others) > 0 {
+	if others = told.news(others); len(others) > 0 {
 		n.cfg.Transport.Send(others)
 	}
 	n.giveLoop(own)

@@ -70,7 +70,37 @@ func TestCommitAloneIsWrittenAndNotSynced(t *testing.T) {
 	require.NoError(t, a.round(appendMsg(3, 2, 1, nil, response(raftpb.MsgAppResp, 2, 3, 1))))
 	require.Equal(t, 1, w.log.syncs)
 	require.Equal(t, uint64(1), w.log.now.hard.GetCommit(), "it outlives the process")
-	require.Len(t, w.sent, 2)
+	require.Len(t, w.sent, 1, "the leader knows already how far the log reaches")
+}
+
+// A leader that asks again, since the answer was lost, gets one after two questions at the latest; another leader, one that was refused
+// and one of another term at once.
+func TestAcknowledgementIsRepeatedWhenAskedAgain(t *testing.T) {
+	a, w := newAppender(t)
+	sent := func(m *raftpb.Message) int {
+		before := len(w.sent)
+		require.NoError(t, a.round(appendMsg(m.GetTerm(), 2, 0, nil, m)))
+		return len(w.sent) - before
+	}
+	ack := func(to, term, index uint64) *raftpb.Message { return response(raftpb.MsgAppResp, to, term, index) }
+	refusal := func() *raftpb.Message {
+		m := ack(2, 3, 8)
+		m.Reject = new(true)
+		return m
+	}
+	require.Equal(t, 1, sent(ack(2, 3, 7)))
+	for range 3 {
+		require.Equal(t, 0, sent(ack(2, 3, 7)))
+		require.Equal(t, 1, sent(ack(2, 3, 7)))
+	}
+	require.Equal(t, 1, sent(ack(3, 3, 7)), "another member has not been told")
+	require.Equal(t, 1, sent(ack(2, 3, 8)))
+	require.Equal(t, 0, sent(ack(2, 3, 8)))
+	require.Equal(t, 1, sent(ack(2, 3, 9)), "news go at once")
+	require.Equal(t, 1, sent(ack(2, 4, 9)), "another term has heard nothing")
+	require.Equal(t, 1, sent(refusal()))
+	require.Equal(t, 1, sent(refusal()), "refusals always go")
+	require.Equal(t, 1, sent(ack(2, 4, 9)), "after a refusal nothing counts as told")
 }
 
 func TestReplacedEntriesAreWrittenAfterThoseTheyReplace(t *testing.T) {
