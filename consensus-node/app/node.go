@@ -151,6 +151,7 @@ func (n *Node) buildRaft(applied, appliedTerm uint64) error {
 		ElectionTicks: int(n.cfg.ElectionMs / n.cfg.HeartbeatMs),
 		SnapshotCount: n.cfg.SnapshotCount, CatchUpEntries: n.cfg.CatchUpEntries,
 		UncommittedBytesMax: 2 * propose.InFlightBytesMax, // package propose says why twice
+		CommitHold:          n.commitHold(),
 		Mark:                state.Snapshot, Entries: state.Entries, HardState: state.HardState,
 		Applied: applied, AppliedTerm: appliedTerm, ConfState: n.disk.meta.ConfState, Bootstrap: n.disk.bootstrap,
 		Transport: n.transport, Log: n.disk.log, Applier: n.machine, Logger: n.log,
@@ -165,6 +166,15 @@ func (n *Node) buildRaft(applied, appliedTerm uint64) error {
 	n.transport.Start(n.raft)
 	n.peerServer = transport.NewServer(wire, receiver{n.raft})
 	return n.followMembers()
+}
+
+// commitHold is how long followers may hear late of a commit: not at all where each member's own clients and watches go by what that
+// member has applied, and where the leader answers and publishes, about as long as a single writer takes from one write to the next.
+func (n *Node) commitHold() time.Duration {
+	if n.deps.SpeakAlways {
+		return 0
+	}
+	return 5 * time.Millisecond
 }
 
 // Identity tells the cluster and member id.

@@ -37,6 +37,13 @@ func (p *progress) advance(n uint64) {
 	p.waiters = keep
 }
 
+// value is how far it came.
+func (p *progress) value() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.reached
+}
+
 // wait returns nil once n is reached, or the context's error.
 func (p *progress) wait(ctx context.Context, n uint64) error {
 	p.mu.Lock()

@@ -53,13 +53,19 @@ func (n *Node) Linearize(ctx context.Context) (*View, error) {
 
 // AtRevision gives a view of at least the given revision, waiting for it. The caller releases it.
 func (n *Node) AtRevision(ctx context.Context, revision int64) (*View, error) {
-	if revision > 0 {
+	if revision > 0 && n.revisions.value() < uint64(revision) {
+		hurried, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go n.hurry(hurried)
 		if err := n.revisions.wait(ctx, uint64(revision)); err != nil {
 			return nil, err
 		}
 	}
 	return n.Current()
 }
+
+// hurry asks for a read index, which brings the leader's commit index along: a leader may tell it late. Without a leader nothing comes of it.
+func (n *Node) hurry(ctx context.Context) { _, _ = n.raft.ReadIndex(ctx) }
 
 // AtLeaseSequence gives a view of at least the given lease sequence, waiting for it. The caller releases it.
 func (n *Node) AtLeaseSequence(ctx context.Context, sequence uint64) (*View, error) {

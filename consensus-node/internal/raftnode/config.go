@@ -43,6 +43,10 @@ type Config struct {
 	LogBytesKept, LogBytesMax uint64
 	// UncommittedBytesMax bounds what a leader takes in before it is committed, default 64 MiB; past it proposals are dropped.
 	UncommittedBytesMax uint64
+	// CommitHold is how long a leader may wait for the next entries before it tells followers of a new commit index; 0 tells them at
+	// once. It is for nodes whose followers nobody follows: it delays what they apply, and never what the leader answers. A read index
+	// that a follower asks for brings it the commit index at once.
+	CommitHold time.Duration
 	// ConfirmAfter is how long the log must be quiet before its last write is confirmed, default 50 ms.
 	ConfirmAfter time.Duration
 
@@ -96,7 +100,7 @@ func (c *Config) check() error {
 		return fmt.Errorf("member id %x is reserved", c.ID)
 	case c.ElectionTicks < 2:
 		return fmt.Errorf("election after %d ticks: must be at least 2", c.ElectionTicks)
-	case c.Tick < 0 || c.ConfirmAfter < 0:
+	case c.Tick < 0 || c.ConfirmAfter < 0 || c.CommitHold < 0:
 		return errors.New("a negative interval")
 	case c.Transport == nil || c.Log == nil || c.Applier == nil:
 		return errors.New("transport, log and applier must be given")

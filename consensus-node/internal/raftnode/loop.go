@@ -3,6 +3,7 @@ package raftnode
 import (
 	"context"
 	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -14,6 +15,9 @@ func (n *Node) runLoop() (err error) {
 	ticks, stop := n.ticks()
 	defer stop()
 	defer n.refuseBatch(ErrStopped)
+	hold := time.NewTimer(time.Hour)
+	defer hold.Stop()
+	n.loop.held.timer = hold
 	n.begin()
 	for {
 		urgent, bulk, proposals := n.urgent, n.bulk, n.proposals
@@ -39,6 +43,8 @@ func (n *Node) runLoop() (err error) {
 			n.raw.ReportUnreachable(id)
 		case <-n.reads.wake:
 			n.startRound()
+		case <-hold.C:
+			n.release()
 		case <-ticks:
 			n.tick()
 		}
@@ -110,6 +116,7 @@ func (n *Node) tick() {
 	if !n.storageBusy() { // else heartbeats would pile up behind a disk that hangs; the others will elect
 		n.raw.Tick()
 	}
+	n.release()
 	n.tickReads()
 	n.tickTransfers()
 	n.cutLog()
@@ -209,6 +216,7 @@ func (n *Node) dispatch(msgs []*raftpb.Message) {
 			n.applyQ <- applyWork{msg: m}
 		case m.GetType() == raftpb.MsgSnap:
 			n.sendSnapshot(m)
+		case n.holds(m):
 		default:
 			out = append(out, m)
 		}

@@ -68,6 +68,7 @@ type loopState struct {
 	transfers            []*transfer
 	batch                []*proposal
 	outbox               []*raftpb.Message
+	held                 held
 }
 
 // New checks that log and database continue each other and makes a node of them. It starts nothing and writes nothing. Errors: a

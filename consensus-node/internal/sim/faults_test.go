@@ -1,6 +1,9 @@
 package sim
 
-import "math/rand/v2"
+import (
+	"math/rand/v2"
+	"time"
+)
 
 // Faults says what may go wrong in one run, and how small its bounds are. All times are in moments; see doc.go for what each fault means.
 type Faults struct {
@@ -30,6 +33,7 @@ type Faults struct {
 	// Bounds of each node; see raftnode.Config and wal.Options. Queue is the room in the work queues.
 	ElectionTicks                              int
 	SnapshotCount, CatchUpEntries, LogBytesMax uint64
+	CommitHold                                 time.Duration
 	SegmentBytes                               int64
 	Queue                                      int
 	// Clients is how many work at the same time; Anywhere is the share of their calls that go to any member, not to who leads.
@@ -66,5 +70,6 @@ func randomFaults(r *rand.Rand) Faults {
 		SegmentBytes: oneOf[int64](r, 2<<10, 8<<10, 32<<10),
 		Queue:        oneOf(r, 4, 6, 64),
 		Clients:      1 + r.IntN(5),
+		CommitHold:   oneOf[time.Duration](r, 0, time.Millisecond), // until the next tick
 	}
 }

@@ -156,7 +156,7 @@ func (m *machine) open() error {
 	w.note(m, evStart, state.Snapshot.Index, state.Snapshot.Index+uint64(len(state.Entries)), view.Index)
 	m.raft, err = raftnode.New(raftnode.Config{
 		ID: m.id, ElectionTicks: w.faults.ElectionTicks, SnapshotCount: w.faults.SnapshotCount, CatchUpEntries: w.faults.CatchUpEntries,
-		LogBytesMax: w.faults.LogBytesMax, UncommittedBytesMax: 64 << 10,
+		LogBytesMax: w.faults.LogBytesMax, CommitHold: w.faults.CommitHold, UncommittedBytesMax: 64 << 10,
 		Mark: state.Snapshot, Entries: state.Entries, HardState: state.HardState,
 		Applied: view.Index, AppliedTerm: view.Term, ConfState: meta.ConfState, Bootstrap: bootstrap,
 		Transport: wire{m}, Log: m.log, Applier: m,
