@@ -2,9 +2,11 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"sync"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
@@ -18,12 +20,16 @@ import (
 // ChangesSubject is where the changes of a cluster are published.
 func ChangesSubject(clusterID uint64) string { return fmt.Sprintf("holdfast.%016x.changes", clusterID) }
 
+// LeasesSubject is where what concerns leases alone is published once more, for those who follow nothing else.
+func LeasesSubject(clusterID uint64) string { return fmt.Sprintf("holdfast.%016x.leases", clusterID) }
+
 // publish walks the outbox for the bus. A bus that is full or gone loses messages; followers see it and fetch.
 func (n *Node) publish(ctx context.Context) error {
 	if n.deps.Bus == nil {
 		return nil
 	}
-	subject := ChangesSubject(n.clusterID)
+	subject, leaseSubject := ChangesSubject(n.clusterID), LeasesSubject(n.clusterID)
+	var leases outbox.Leases
 	tracer := n.deps.Tracers.Tracer("consensus-node")
 	turned := make(chan struct{}, 1)
 	var signalling sync.WaitGroup
@@ -38,6 +44,9 @@ func (n *Node) publish(ctx context.Context) error {
 			telemetry.Inject(trace.ContextWithSpan(ctx, span), header)
 		}
 		err := n.deps.Bus.PublishValue(subject, header, message)
+		if told := leases.Of(message, time.Now()); told != nil {
+			err = errors.Join(err, n.deps.Bus.PublishValue(leaseSubject, header, told))
+		}
 		if span != nil {
 			if err != nil {
 				span.RecordError(err)

@@ -109,7 +109,7 @@ func (n *node) publish(message *feedv1.Message) {
 	if n.bus == nil || n.faults.deaf {
 		return
 	}
-	_ = n.bus.PublishValue(fmt.Sprintf("holdfast.%016x.changes", clusterID), nil, message)
+	_ = n.bus.PublishValue(fmt.Sprintf("holdfast.%016x.leases", clusterID), nil, message)
 }
 
 func (n *node) commit(change *feedv1.LeaseChange) {

@@ -22,8 +22,8 @@ const (
 	feedRetry  = 100 * time.Millisecond
 )
 
-// ChangesSubject is where the changes of a cluster are published.
-func ChangesSubject(clusterID uint64) string { return fmt.Sprintf("holdfast.%016x.changes", clusterID) }
+// LeasesSubject is where the changes of a cluster's leases are published, without those of its keys.
+func LeasesSubject(clusterID uint64) string { return fmt.Sprintf("holdfast.%016x.leases", clusterID) }
 
 // source is where changes come from.
 type source struct {
@@ -50,7 +50,7 @@ func (s *Service) runFeed(ctx context.Context) error {
 		return nil
 	}
 	if s.cfg.Bus != nil {
-		subscription, err := s.cfg.Bus.Subscribe(ChangesSubject(cluster), s.fromBus, func(bus.Cause) { signal(s.fixNow) })
+		subscription, err := s.cfg.Bus.Subscribe(LeasesSubject(cluster), s.fromBus, func(bus.Cause) { signal(s.fixNow) })
 		if err != nil {
 			return fmt.Errorf("keeper: subscribe to changes: %w", err)
 		}

@@ -5,7 +5,7 @@
 // source: holdfast/feed/v1/feed.proto
 
 // What a consensus node tells the world about the changes it applied: the payload of the bus subject
-// "holdfast.<cluster-id>.changes", of a direct Feed stream, and of history answers.
+// "holdfast.<cluster-id>.changes" (and, with the changes of leases alone, of "holdfast.<cluster-id>.leases"), of a direct Feed stream, and of history answers.
 //
 // A message covers a half-open interval of revisions, (previous_revision, last_revision]. A follower at position P accepts
 // it exactly if previous_revision <= P < last_revision, and drops the revisions at or below P: two publishers may cut
