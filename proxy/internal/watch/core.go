@@ -88,6 +88,8 @@ type Core struct {
 // worked out when its turn comes.
 type entry struct {
 	control *wire.WatchHead
+	// creates is the watch that a control response tells the client of.
+	creates *watch
 	watch   *watch
 	notice  bool
 	// all: the answer to a client's progress request.
@@ -111,6 +113,8 @@ type watch struct {
 	covered int64
 	feed    *Position
 
+	// announced: the client was told that the watch is there. To clientv3 a response for any other is a stray, and it cancels it.
+	announced bool
 	queue     []run
 	fragments [][]byte
 	inReady   bool

@@ -72,7 +72,7 @@ func (c *Core) create(request *pb.WatchCreateRequest, fence *Fence) {
 	}
 	c.watches[w.id] = w
 	c.live++
-	c.control(wire.WatchHead{Header: fence.Header, WatchID: w.id, Created: true})
+	c.ready = append(c.ready, entry{control: &wire.WatchHead{Header: fence.Header, WatchID: w.id, Created: true}, creates: w})
 	if w.spec.Next < fence.CompactRevision { // one that starts at it still has everything from there on
 		c.compacted(w, fence.CompactRevision)
 		return

@@ -28,6 +28,9 @@ func (c *Core) Next() (Response, bool) {
 		switch {
 		case e.control != nil:
 			c.pop()
+			if e.creates != nil {
+				e.creates.announced = true
+			}
 			return Response{Head: *e.control}, true
 		case e.all:
 			c.pop()
@@ -183,13 +186,14 @@ func (w *watch) notice(revision int64) wire.WatchHead {
 }
 
 // progress answers a client's progress request; see the package comment for the rule. The answers go before everything
-// else that waits: what they say is true at this moment.
+// else that waits: what they say is true at this moment. Watches that the client has not been told of do not count: it asked
+// before it made them.
 func (c *Core) progress() {
 	live, current := 0, 0
 	least, told := int64(math.MaxInt64), int64(0)
 	var any *watch
 	for _, w := range c.watches {
-		if w.ended {
+		if w.ended || !w.announced {
 			continue
 		}
 		live++
@@ -207,7 +211,9 @@ func (c *Core) progress() {
 		c.wanted = true
 	case current == live && least >= told:
 		for _, w := range c.watches {
-			w.told = max(w.told, least)
+			if w.announced {
+				w.told = max(w.told, least)
+			}
 		}
 		head := any.notice(least)
 		head.WatchID = invalidID
@@ -215,7 +221,7 @@ func (c *Core) progress() {
 	default:
 		var notices []entry
 		for _, id := range c.ids() {
-			if w := c.watches[id]; w.current() {
+			if w := c.watches[id]; w.announced && w.current() {
 				head := w.notice(w.sent())
 				notices = append(notices, entry{control: &head})
 			}
