@@ -189,11 +189,13 @@ func (w *watch) notice(revision int64) wire.WatchHead {
 // else that waits: what they say is true at this moment. Watches that the client has not been told of do not count: it asked
 // before it made them.
 func (c *Core) progress() {
-	live, current := 0, 0
+	live, current, untold := 0, 0, false
 	least, told := int64(math.MaxInt64), int64(0)
 	var any *watch
 	for _, w := range c.watches {
 		if w.ended || !w.announced {
+			// The common notice would speak for one that ended as compacted, too, as long as its client does not know.
+			untold = untold || w.announced && w.finish != nil
 			continue
 		}
 		live++
@@ -209,7 +211,7 @@ func (c *Core) progress() {
 		// etcd says nothing where nobody watches.
 	case current == 0:
 		c.wanted = true
-	case current == live && least >= told:
+	case current == live && least >= told && !untold:
 		for _, w := range c.watches {
 			if w.announced {
 				w.told = max(w.told, least)
