@@ -27,6 +27,8 @@ func (e *Engine) startPass(ctx context.Context, start hub.StartHistory) {
 	e.config.Metrics.fetches.Inc()
 	e.tasks.Go(func() {
 		defer cancel()
+		// Spread, and a moment for more to come that can go along.
+		wait(ctx, rand.N(holeDelayMax), nil)
 		err := e.config.Nodes.History(ctx, start.After, start.UpTo, start.Ranges, func(m *feedv1.Message) error {
 			e.post(ctx, func() {
 				if e.passes[start.Pass] == p {

@@ -34,6 +34,8 @@ type Core struct {
 	again    []*registration // wait for the next Tick
 	sweep    *pass
 	passes   map[uint64]*pass
+	// fetching is the history pass that has begun last for a range.
+	fetching map[match.Range]*pass
 	lastPass uint64
 
 	waiters map[keyAt][]waiter
@@ -75,6 +77,7 @@ func New(config Config) *Core {
 		streams:  map[uint64]*stream{},
 		unplaced: map[*registration]struct{}{},
 		passes:   map[uint64]*pass{},
+		fetching: map[match.Range]*pass{},
 		waiters:  map[keyAt][]waiter{},
 	}
 }

@@ -7,6 +7,7 @@
 //	future     it starts beyond the live position: it joins, without earlier changes, when that position is reached
 //	ready      what it misses is in the window: it waits for the sweep
 //	behind     what it misses is older than the window: it waits for a history pass
+//	awaiting   a history pass of its range is on its way to where it stands, and will take it along
 //	passing    a pass delivers to it, in steps
 //	parked     its proxy takes too slowly for catching up: it waits until the proxy has taken more
 //	live       every accepted interval is matched for it and covers it

@@ -22,6 +22,8 @@ type pass struct {
 	reach int64
 	// step is what was matched and waits for previous values.
 	step *step
+	// awaits are registrations of a history pass' ranges that stand further on: they go along when it has come to them.
+	awaits line
 }
 
 // step is the deliveries of one interval of a pass.
@@ -67,8 +69,47 @@ func (c *Core) leave(r *registration) {
 	delete(p.regs, r)
 	p.index.Remove(r.spec, r.stream.id, r.id)
 	if len(p.regs) == 0 && c.passes[p.id] == p {
-		delete(c.passes, p.id)
+		c.forget(p)
 		c.effects = append(c.effects, StopHistory{p.id})
+	}
+}
+
+// forget takes a history pass off the list, and places those that waited for it to come to them.
+func (c *Core) forget(p *pass) {
+	delete(c.passes, p.id)
+	for of, fetching := range c.fetching {
+		if fetching == p {
+			delete(c.fetching, of)
+		}
+	}
+	for r := p.awaits.first(); r != nil; r = p.awaits.first() {
+		p.awaits.remove(r)
+		r.place, r.pass = placeNone, nil
+		c.place(r)
+	}
+}
+
+// await lets a registration wait for a pass that is on its way to where it stands, if there is one.
+func (c *Core) await(r *registration) bool {
+	p := c.fetching[r.spec.Range]
+	if p == nil || r.covered < p.matched() || r.covered > p.upTo {
+		return false
+	}
+	r.place, r.pass = placeAwaiting, p
+	p.awaits.add(r)
+	return true
+}
+
+// gather takes in those that a pass comes to with its next step.
+func (c *Core) gather(p *pass, upTo int64) {
+	for r := p.awaits.first(); r != nil && r.covered < upTo; r = p.awaits.first() {
+		p.awaits.remove(r)
+		r.place, r.pass = placeNone, nil
+		if r.stream.queue.Lagging() {
+			c.place(r)
+			continue
+		}
+		p.add(r)
 	}
 }
 
@@ -227,7 +268,17 @@ func (c *Core) park(r *registration) {
 
 // startPasses asks for history for those that wait for it, as far as the bounds allow.
 func (c *Core) startPasses() {
-	for c.behind.len() > 0 && len(c.passes) < c.limits.Passes {
+	for c.behind.len() > 0 {
+		if r := c.behind.first(); c.fetching[r.spec.Range] != nil {
+			c.behind.remove(r)
+			if c.await(r) {
+				continue
+			}
+			c.behind.add(r)
+		}
+		if len(c.passes) >= c.limits.Passes {
+			return
+		}
 		c.lastPass++
 		start := c.behind.first().covered
 		p := newPass(c.lastPass, start)
@@ -242,6 +293,9 @@ func (c *Core) startPasses() {
 				c.place(r)
 				continue
 			}
+			if c.await(r) {
+				continue
+			}
 			ranges[r.spec.Range] = struct{}{}
 			p.add(r)
 		}
@@ -250,6 +304,7 @@ func (c *Core) startPasses() {
 		}
 		request := StartHistory{Pass: p.id, After: start, UpTo: p.upTo}
 		for r := range ranges {
+			c.fetching[r] = p
 			request.Ranges = append(request.Ranges, &consensusv1.KeyRange{Key: []byte(r.Key), RangeEnd: []byte(r.End)})
 		}
 		c.passes[p.id] = p
@@ -271,6 +326,7 @@ func (c *Core) History(id uint64, m *feedv1.Message) {
 		for n := len(i.Revisions); n > 0 && i.Revisions[n-1].GetRevision() > i.To; n-- {
 			i.Revisions = i.Revisions[:n-1]
 		}
+		c.gather(p, i.To)
 		c.passStep(p, i)
 	}
 	if p.step == nil {
@@ -292,7 +348,7 @@ func (c *Core) processed(p *pass) {
 
 // endPass places a history pass's registrations.
 func (c *Core) endPass(p *pass) {
-	delete(c.passes, p.id)
+	c.forget(p)
 	for r := range p.regs {
 		c.leave(r)
 		c.place(r)
@@ -309,7 +365,7 @@ func (c *Core) HistoryEnded(id uint64, compacted bool) {
 		c.endPass(p)
 		return
 	}
-	delete(c.passes, id)
+	c.forget(p)
 	compact := c.follower.Compact()
 	for r := range p.regs {
 		c.leave(r)

@@ -17,6 +17,7 @@ const (
 	placeReady
 	placeLate
 	placeBehind
+	placeAwaiting
 	placeAgain
 	placePassing
 	placeParked
@@ -131,6 +132,8 @@ func (c *Core) remove(r *registration) {
 		c.late.remove(r)
 	case placeBehind:
 		c.behind.remove(r)
+	case placeAwaiting:
+		r.pass.awaits.remove(r)
 	case placePassing:
 		c.leave(r)
 	case placeParked:
