@@ -142,7 +142,7 @@ func (e *Engine) loop(ctx context.Context, failed <-chan error) error {
 			e.takeMore()
 		case <-ticker.C:
 			e.core.Tick()
-			e.config.Metrics.observe(e.core.Stats())
+			e.config.Metrics.observe(e.core.Stats(), time.Now())
 		case <-ready:
 		case err := <-failed:
 			return err

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/holdfastdb/holdfast/watch-hub/internal/hub"
@@ -13,6 +15,11 @@ type Metrics struct {
 	revisions, deliveries          prometheus.Counter
 	watchers, live, streams        prometheus.Gauge
 	position, lag, span, spanBytes prometheus.Gauge
+	lagSeconds                     prometheus.Gauge
+
+	// behind is a revision that is known to exist and was not matched since; the zero time: none.
+	behind      int64
+	behindSince time.Time
 }
 
 // NewMetrics makes the metrics and registers them.
@@ -39,6 +46,7 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		streams:    gauge("hub_streams", "Streams of proxies."),
 		position:   gauge("hub_position_revision", "Revision up to which every change was matched."),
 		lag:        gauge("lag_revisions", "Revisions known to exist that were not matched yet."),
+		lagSeconds: gauge("lag_seconds", "How long a revision has been known to exist without being matched."),
 		span:       gauge("window_revisions", "Revisions that the window spans."),
 		spanBytes:  gauge("window_bytes", "Size of the changes in the window."),
 	}
@@ -46,11 +54,22 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		return m
 	}
 	registerer.MustRegister(m.gaps, m.backfills, m.fetches, m.lookups, m.revisions, m.deliveries,
-		m.watchers, m.live, m.streams, m.position, m.lag, m.span, m.spanBytes)
+		m.watchers, m.live, m.streams, m.position, m.lag, m.lagSeconds, m.span, m.spanBytes)
 	return m
 }
 
-func (m *Metrics) observe(s hub.Stats) {
+func (m *Metrics) observe(s hub.Stats, now time.Time) {
+	switch {
+	case s.Head <= s.Position:
+		m.behindSince = time.Time{}
+	case m.behindSince.IsZero() || m.behind <= s.Position:
+		m.behind, m.behindSince = s.Head, now
+	}
+	if m.behindSince.IsZero() {
+		m.lagSeconds.Set(0)
+	} else {
+		m.lagSeconds.Set(now.Sub(m.behindSince).Seconds())
+	}
 	m.watchers.Set(float64(s.Registrations))
 	m.live.Set(float64(s.Live))
 	m.streams.Set(float64(s.Streams))

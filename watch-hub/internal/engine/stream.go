@@ -171,6 +171,7 @@ func (e *Engine) open(s *stream, name string) {
 	if e.leaving {
 		s.queue.Leave()
 	}
+	_ = s.lane.Put(turn{}) // a word at once: the proxy knows then that somebody is there
 }
 
 func (e *Engine) close(s *stream, name string) {

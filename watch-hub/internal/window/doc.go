@@ -1,5 +1,5 @@
 // Package window knows where a follower of the feed of changes stands: its position, what it misses, and the newest changes,
-// kept up to a bound in bytes. DESIGN.md beside it has the whole contract between proxy, hub and node.
+// kept up to a bound in bytes. watch-hub/DESIGN.md has the whole contract between client, proxy, hub and node.
 //
 // A Follower takes in messages in whatever order they come, from whatever publisher, and gives out accepted intervals: each
 // revision once, in order, whole. What it misses it says with Need; how and when to fetch is the caller's business,
