@@ -276,8 +276,8 @@ type hub struct {
 	mu            sync.Mutex
 	registrations int
 	cut           chan struct{}
-	// silent holds back all that Watch would say.
-	silent atomic.Bool
+	// silent holds back all that Watch would say; stuck goes on saying that nothing is new.
+	silent, stuck atomic.Bool
 }
 
 func newHub(w *world, name string) *hub { return &hub{world: w, name: name, cut: make(chan struct{})} }
@@ -340,7 +340,7 @@ func (h *hub) Watch(stream watchv1.Hub_WatchServer) error {
 			<-ctx.Done()
 			return nil
 		}
-		if head > live {
+		if head > live && !h.stuck.Load() {
 			head = min(head, live+deliveryRevisionsMax)
 			response := &watchv1.HubResponse{Taken: taken, LiveFrom: live, LiveTo: head, HasLeader: true}
 			response.Deliveries = deliveries(regs, history, live, head)

@@ -123,7 +123,8 @@ func (p *Proxy) wire(deps Dependencies) {
 		Timeout: requestBase + 2*p.config.election(),
 	})
 	metrics := edge.NewMetrics(deps.Metrics, p.config.Metrics.String() == "extensive")
-	p.hubs = fanout.NewHubs(fanout.HubsConfig{Name: p.config.Name, Pool: p.pool, Topology: p.topology, Log: p.log})
+	observer := edge.NewObserver(metrics, tracer)
+	p.hubs = fanout.NewHubs(fanout.HubsConfig{Name: p.config.Name, Pool: p.pool, Topology: p.topology, Seen: observer, Log: p.log})
 	limits := watch.DefaultLimits()
 	limits.BufferBytes = int(p.config.WatchBufferBytes)
 	limits.FragmentBytes = int(p.config.RequestBytesMax) + requestOverhead
@@ -136,7 +137,7 @@ func (p *Proxy) wire(deps Dependencies) {
 		Calls: p.calls,
 		Watches: fanout.NewServer(fanout.Config{
 			Hubs: p.hubs, Fencer: fanout.NewFencer(p.fence), Limits: limits,
-			NotifyInterval: p.config.WatchNotifyInterval, Observer: edge.NewObserver(metrics, tracer), Log: p.log,
+			NotifyInterval: p.config.WatchNotifyInterval, Observer: observer, Log: p.log,
 		}),
 		Leases:   lease.NewService(p.leases, p.topology, p.calls, removal, p.log),
 		Topology: p.topology, Monitor: p.monitor, Metrics: metrics, Tracer: tracer,

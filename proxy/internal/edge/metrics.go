@@ -17,6 +17,9 @@ type Metrics struct {
 	watches   prometheus.Gauge
 	streams   prometheus.Gauge
 	slow      prometheus.Gauge
+	lag       prometheus.Gauge
+	lagTime   prometheus.Gauge
+	moved     *prometheus.CounterVec
 	healthy   prometheus.Counter
 	unhealthy prometheus.Counter
 	hasLeader prometheus.Gauge
@@ -43,11 +46,16 @@ func NewMetrics(registerer prometheus.Registerer, extensive bool) *Metrics {
 		watches:   gauge("etcd_debugging_mvcc_watcher_total", "Total number of watchers."),
 		streams:   gauge("etcd_debugging_mvcc_watch_stream_total", "Total number of watch streams."),
 		slow:      gauge("etcd_debugging_mvcc_slow_watcher_total", "Watchers off the live path because of slow clients."),
+		lag:       gauge("holdfast_watch_proxy_lag_revisions", "Revisions known to exist that a watch-hub in use has not told yet."),
+		lagTime:   gauge("holdfast_watch_proxy_lag_seconds", "How long a watch-hub in use has been behind, up to a minute."),
+		moved: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "holdfast_watch_moved_total", Help: "Watches registered anew with a watch-hub, by cause.",
+		}, []string{"cause"}),
 		healthy:   counter("etcd_server_health_success", "The total number of successful health checks."),
 		unhealthy: counter("etcd_server_health_failures", "The total number of failed health checks."),
 		hasLeader: gauge("etcd_server_has_leader", "Whether or not a leader exists. 1 is existence, 0 is not."),
 	}
-	registerer.MustRegister(m.started, m.finished, m.sentBytes, m.watches, m.streams, m.slow,
+	registerer.MustRegister(m.started, m.finished, m.sentBytes, m.watches, m.streams, m.slow, m.lag, m.lagTime, m.moved,
 		m.healthy, m.unhealthy, m.hasLeader)
 	if extensive {
 		m.seconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{

@@ -2,10 +2,12 @@ package edge
 
 import (
 	"context"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/holdfastdb/holdfast/proxy/internal/fanout"
 	"github.com/holdfastdb/holdfast/services/telemetry"
 )
 
@@ -31,6 +33,17 @@ func (o *Observer) StreamClosed() { o.metrics.streams.Dec() }
 func (o *Observer) Watches(change, suspendedChange int) {
 	o.metrics.watches.Add(float64(change))
 	o.metrics.slow.Add(float64(suspendedChange))
+}
+
+// Lag implements fanout.Seen.
+func (o *Observer) Lag(revisions int64, since time.Duration) {
+	o.metrics.lag.Set(float64(revisions))
+	o.metrics.lagTime.Set(since.Seconds())
+}
+
+// Moved implements fanout.Seen.
+func (o *Observer) Moved(cause fanout.Cause, watches int) {
+	o.metrics.moved.WithLabelValues(string(cause)).Add(float64(watches))
 }
 
 // Sent makes a span, linked to the writes, around the sending of a response. A write of another trace is a link rather

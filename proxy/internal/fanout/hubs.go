@@ -25,6 +25,8 @@ const (
 	avoidLongest  = 400 * time.Millisecond
 	placeShortest = 20 * time.Millisecond
 	placeLongest  = 60 * time.Millisecond
+	// lookEvery is how often hubs are looked at though nothing calls for it.
+	lookEvery = 250 * time.Millisecond
 )
 
 // HubsConfig is what Hubs needs.
@@ -32,7 +34,40 @@ type HubsConfig struct {
 	Name     string
 	Pool     *upstream.Pool
 	Topology *topology.Follower
+	Seen     Seen // may be nil
 	Log      *slog.Logger
+}
+
+// Seen is told how the hubs do, for metrics.
+type Seen interface {
+	// Lag is how far the hub furthest behind is from what is known to exist, of those that have watches here, and for how
+	// long it has been so.
+	Lag(revisions int64, since time.Duration)
+	// Moved is told that watches are registered anew, and why.
+	Moved(cause Cause, watches int)
+}
+
+// Cause is why watches are registered anew.
+type Cause string
+
+// The causes.
+const (
+	// HubLost: the stream to the hub ended.
+	HubLost Cause = "hub_lost"
+	// HubUnfit: the hub was behind, or silent.
+	HubUnfit Cause = "hub_unfit"
+	// Balance: the hub of the watch is another now that hubs came.
+	Balance Cause = "balance"
+	// Hole: what the hub told does not follow what it told before.
+	Hole Cause = "hole"
+	// Ended: the hub gave the registration up, as when its queue for this proxy is full.
+	Ended Cause = "ended"
+)
+
+func (h *Hubs) moved(cause Cause, watches int) {
+	if h.config.Seen != nil && watches > 0 {
+		h.config.Seen.Moved(cause, watches)
+	}
 }
 
 // Hubs holds the registrations of all client streams and one stream to each hub in use.
@@ -48,6 +83,17 @@ type Hubs struct {
 	waiting map[uint64]*registration
 	wake    chan struct{}
 	running sync.WaitGroup
+
+	// known is the highest revision heard of, from any hub or fence; the rest of this is what fit.go knows.
+	known atomic.Int64
+	// due is a revision that was known behindAfter ago: a hub that has nothing to tell and is not there is behind.
+	due     atomic.Int64
+	samples []sampled
+	// balanced are the hubs that registrations were last spread over, steady since when others or as many are there; misplaced
+	// are those that should be at another.
+	balanced, present []routing.Hub
+	steady            time.Time
+	misplaced         []*registration
 }
 
 // registration is one watch's place at a hub.
@@ -94,10 +140,11 @@ func (h *Hubs) Run(ctx context.Context) {
 	}()
 	for {
 		table, changed := h.config.Topology.Changed()
-		var again <-chan time.Time
+		next := lookEvery
 		if h.sweep(table) { //nolint:contextcheck // h.ctx is this context
-			again = time.After(placeShortest + rand.N(placeLongest-placeShortest))
+			next = placeShortest + rand.N(placeLongest-placeShortest)
 		}
+		again := time.After(next)
 		select {
 		case <-changed:
 		case <-h.wake:
@@ -116,51 +163,50 @@ func (h *Hubs) Run(ctx context.Context) {
 	}
 }
 
-// sweep places what waits and moves what should leave. It tells whether to look again soon.
+// sweep places what waits, keeps a stream to each hub, and moves what should leave. It tells whether to look again soon.
 func (h *Hubs) sweep(table *routing.Table) bool {
+	moves, soon := h.look(table)
+	for _, reg := range moves {
+		id := reg.spec.ID
+		reg.owner.with(false, func(c *watch.Core) { c.Broken(id) })
+	}
+	return soon
+}
+
+// look is sweep but for the moves, which must be made without the lock.
+func (h *Hubs) look(table *routing.Table) (moves []*registration, soon bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
+	h.sample(now)
+	h.tellLag(now)
 	maps.DeleteFunc(h.avoid, func(_ routing.Hub, until time.Time) bool { return now.After(until) })
+	fit := h.fit(table, now)
+	h.probe(table, fit)
 	for _, reg := range h.waiting {
 		h.place(reg, table)
 	}
-	leaving := false
 	for hub, l := range h.links {
-		stays := !l.leaving.Load() && slices.Contains(table.Hubs, hub)
-		if stays && (table.Own == "" || hub.Address == table.Own) {
-			continue
-		}
-		// Without another hub the old one is better than none.
-		switch others := h.candidates(table, hub); {
-		case len(others) > 0 && (!stays || others[0].Address == table.Own):
+		switch stays := slices.Contains(table.Hubs, hub); {
+		case len(fit) == 0 || len(fit) == 1 && fit[0] == hub:
+			// Without another hub the old one is better than none.
+			soon = soon || l.leaving.Load()
+		case !stays, l.leaving.Load(), fit[0].Address == table.Own && hub != fit[0]:
 			l.cancel()
-		case !stays:
-			leaving = true
+		case l.behind.Load() || l.mute(now):
+			moves = append(moves, l.held()...)
 		}
 	}
-	return len(h.waiting) > 0 || leaving
-}
-
-// candidates are the hubs that take registrations now, but one. Where the proxy runs beside a node, that node's hub is the only one if it
-// can be had: it knows what the node has applied, whatever becomes of the network.
-func (h *Hubs) candidates(table *routing.Table, but routing.Hub) []routing.Hub {
-	var hubs []routing.Hub
-	for _, hub := range table.Hubs {
-		l := h.links[hub]
-		if _, avoided := h.avoid[hub]; !avoided && hub != but && (l == nil || !l.leaving.Load()) {
-			if table.Own != "" && hub.Address == table.Own {
-				return []routing.Hub{hub}
-			}
-			hubs = append(hubs, hub)
-		}
-	}
-	return hubs
+	h.moved(HubUnfit, len(moves))
+	misplaced := h.balance(fit, now)
+	h.moved(Balance, len(misplaced))
+	moves = append(moves, misplaced...)
+	return moves, soon || len(h.waiting) > 0 || len(h.misplaced) > 0
 }
 
 // place gives a registration to a hub, or puts it on the waiting list. The caller holds h.mu.
 func (h *Hubs) place(reg *registration, table *routing.Table) {
-	hubs := h.candidates(table, routing.Hub{})
+	hubs := h.candidates(table, time.Now())
 	if len(hubs) > 0 && h.ctx != nil && h.ctx.Err() == nil {
 		l := h.link(hubs[choose(reg.spec.Key, hubs)])
 		if l.add(reg) {
@@ -175,10 +221,18 @@ func (h *Hubs) place(reg *registration, table *routing.Table) {
 
 // choose spreads watches over hubs by key, so that watches of one key share deliveries.
 func choose(key []byte, hubs []routing.Hub) int {
+	return chooseNamed(key, namesOf(hubs))
+}
+
+func namesOf(hubs []routing.Hub) []string {
 	names := make([]string, len(hubs))
 	for i, hub := range hubs {
 		names[i] = hub.Name
 	}
+	return names
+}
+
+func chooseNamed(key []byte, names []string) int {
 	hash := fnv.New64a()
 	_, _ = hash.Write(key) // a hash never fails
 	return rendezvous.Owner(int64(hash.Sum64()), names)
@@ -213,7 +267,12 @@ func (h *Hubs) lost(l *link, err error) {
 	if ctx.Err() != nil {
 		return
 	}
-	h.config.Log.Info("watch-hub left", "hub", l.hub.Name, "address", l.hub.Address, "registrations", len(regs), "error", err)
+	level := slog.LevelInfo
+	if len(regs) == 0 {
+		level = slog.LevelDebug // one that is tried again and again, mostly
+	}
+	h.config.Log.Log(ctx, level, "watch-hub left", "hub", l.hub.Name, "address", l.hub.Address, "registrations", len(regs), "error", err)
+	h.moved(HubLost, len(regs))
 	for _, reg := range regs {
 		id := reg.spec.ID
 		reg.owner.with(false, func(c *watch.Core) { c.Broken(id) })
@@ -227,6 +286,7 @@ func (h *Hubs) apply(o owner, effects watch.Effects, later bool) {
 	if len(effects.Drop) == 0 && len(effects.Register) == 0 {
 		return
 	}
+	h.moved(Hole, effects.Holes)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, id := range effects.Drop {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,8 +45,14 @@ type link struct {
 	hub    routing.Hub
 	cancel context.CancelFunc
 	lane   *credit.Lane[change]
-	// leaving: the hub asked to be left.
-	leaving atomic.Bool
+	began  time.Time
+	// leaving: the hub asked to be left. behind: it had nothing to tell though it was not where others had long been.
+	leaving, behind atomic.Bool
+	// heard is when the hub last spoke, in nanoseconds after began; 0: never. While what it said is handed out it is handling: a proxy
+	// that takes its time must not blame the hub.
+	heard atomic.Int64
+	// told is up to where the hub has told the live path.
+	told atomic.Int64
 
 	mu     sync.Mutex
 	closed bool
@@ -56,9 +64,30 @@ type link struct {
 
 func newLink(h *Hubs, hub routing.Hub, cancel context.CancelFunc) *link {
 	return &link{
-		hubs: h, hub: hub, cancel: cancel, regs: map[uint64]*registration{},
+		hubs: h, hub: hub, cancel: cancel, began: time.Now(), regs: map[uint64]*registration{},
 		lane: credit.NewLane(linkLimits(), change.size),
 	}
+}
+
+const handling = math.MaxInt64
+
+// mute tells whether the hub has said nothing for so long that it gets no new watches.
+func (l *link) mute(now time.Time) bool {
+	return now.Sub(l.began)-time.Duration(l.heard.Load()) > muteAfter
+}
+
+// watched tells whether there are registrations at this hub.
+func (l *link) watched() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.regs) > 0
+}
+
+// held are the registrations at this hub.
+func (l *link) held() []*registration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Values(l.regs))
 }
 
 // add registers; it returns false if the link has ended or is full.
@@ -135,11 +164,15 @@ func (l *link) run(ctx context.Context) error {
 			return fmt.Errorf("fanout: hub %s: %w", l.hub.Name, err)
 		}
 		silence.Stop() // handing out takes the time that it takes
+		if l.heard.Swap(handling) == 0 {
+			l.hubs.signal()
+		}
 		l.lane.Taken(response.GetTaken())
 		if !response.GetMarkAlone() {
 			l.lane.Received()
 		}
 		l.take(response)
+		l.heard.Store(int64(time.Since(l.began)))
 		silence.Reset(silenceMax)
 	}
 }
@@ -188,6 +221,23 @@ func (l *link) take(r *watchv1.HubResponse) {
 	if r.GetLeaving() && !l.leaving.Swap(true) {
 		l.hubs.signal()
 	}
+	l.judge(r)
+}
+
+// judge sees whether the hub is behind. One with something to tell is at work, and the proxy may be what is slow.
+func (l *link) judge(r *watchv1.HubResponse) {
+	l.hubs.know(r.GetLiveTo())
+	l.told.Store(max(l.told.Load(), r.GetLiveTo()))
+	switch {
+	case r.GetMarkAlone(): // more may wait for credit
+	case r.GetLiveTo() >= l.hubs.due.Load():
+		l.behind.Store(false)
+	case len(r.GetDeliveries())+len(r.GetEnded())+len(r.GetJoined()) == 0 && r.GetLiveTo() == r.GetLiveFrom():
+		if !l.behind.Swap(true) {
+			l.hubs.config.Log.Info("a watch-hub is behind", "hub", l.hub.Name, "revision", r.GetLiveTo(), "due", l.hubs.due.Load())
+			l.hubs.signal()
+		}
+	}
 }
 
 func (l *link) deliver(d *watchv1.Delivery) {
@@ -217,6 +267,9 @@ func (l *link) ended(e *watchv1.Ended) {
 	if reg == nil {
 		return
 	}
+	if e.GetCompactRevision() == 0 {
+		l.hubs.moved(Ended, 1)
+	}
 	reg.owner.with(true, func(c *watch.Core) {
 		if compacted := e.GetCompactRevision(); compacted > 0 {
 			c.Compacted(e.GetId(), compacted)
@@ -241,6 +294,7 @@ func (l *link) live(from, to int64) {
 			}
 		}
 		l.mu.Unlock()
+		l.hubs.moved(Hole, len(joined))
 		for _, reg := range joined {
 			reg.owner.with(true, func(c *watch.Core) { c.Broken(reg.spec.ID) })
 		}

@@ -149,6 +149,7 @@ func (cs *clientStream) fence(ctx context.Context) {
 			}
 			continue
 		}
+		cs.server.config.Hubs.know(fence.Header.Revision)
 		cs.with(false, func(c *watch.Core) { c.Fenced(n, fence) }) //nolint:contextcheck // streams to hubs are shared
 	}
 }

@@ -51,6 +51,8 @@ type Effects struct {
 	Drop []uint64
 	// Register are watches that need a hub.
 	Register []Register
+	// Holes counts those of them that need it anew because their hub left something out.
+	Holes int
 }
 
 // Register is one registration to be made.

@@ -19,6 +19,7 @@ func (c *Core) Deliver(reg uint64, from, to int64, events *wire.Events) {
 	case to <= position:
 		return
 	case from > position:
+		c.effects.Holes++
 		c.again(w)
 		return
 	}
