@@ -8,6 +8,7 @@ require (
 	github.com/holdfastdb/holdfast/deploy v0.0.0
 	github.com/holdfastdb/holdfast/lease-service v0.0.0
 	github.com/holdfastdb/holdfast/proto v0.0.0
+	github.com/holdfastdb/holdfast/proxy v0.0.0
 	github.com/holdfastdb/holdfast/services v0.0.0
 	github.com/holdfastdb/holdfast/watch-hub v0.0.0
 	github.com/prometheus/client_golang v1.25.0
