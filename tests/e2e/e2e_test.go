@@ -44,7 +44,7 @@ type testCase struct {
 const notifyInterval = time.Second
 
 func TestSuite(t *testing.T) {
-	cases := slices.Concat(kvCases(), txnCases(), errorCases(), watchCases(), watchStreamCases(), leaseCases(), memberCases(), streamCases(), etcdctlCases(), alarmCases())
+	cases := slices.Concat(kvCases(), txnCases(), errorCases(), watchCases(), watchStreamCases(), watchEdgeCases(), leaseCases(), memberCases(), streamCases(), etcdctlCases(), alarmCases())
 	for _, runtime := range framework.Runtimes() {
 		if *runtimeFlag != "" && *runtimeFlag != runtime.Name {
 			continue

@@ -217,6 +217,7 @@ func TestChecksSeeWhatIsWrong(t *testing.T) {
 		"foreign key": {func(s *sample) {
 			s.past.deliveries[0].Events = append([]Event{}, s.all.deliveries[2].Events[1])
 		}, "watch: past"},
+		"a put past a filter":  {func(s *sample) { s.past.NoPut = true }, "watch: past, response 0: at 3 it delivered"},
 		"no previous value":    {func(s *sample) { event(s.all, 1).Prev = nil }, "lacks its previous value"},
 		"wrong previous value": {func(s *sample) { event(s.all, 1).Prev = &KV{Key: "a", Value: "0"} }, "has the previous value"},
 		"previous of nothing":  {func(s *sample) { event(s.all, 0).Prev = &KV{Key: "a"} }, "has the previous value"},

@@ -38,6 +38,8 @@ type Watch struct {
 	Key, End  string
 	Start     int64
 	WantsPrev bool
+	// NoPut and NoDelete are filters: such events are not wanted.
+	NoPut, NoDelete bool
 
 	mu         sync.Mutex
 	deliveries []Delivery
@@ -110,6 +112,14 @@ func seen(start int64, deliveries []Delivery) int64 {
 		return max(start-1, d.Revision)
 	}
 	return d.Events[len(d.Events)-1].Mod
+}
+
+// wants tells whether the watch is to deliver an event.
+func (w *Watch) wants(e Event) bool {
+	if e.Deleted && w.NoDelete || !e.Deleted && w.NoPut {
+		return false
+	}
+	return w.covers(e.Key)
 }
 
 func (w *Watch) covers(key string) bool {

@@ -100,7 +100,7 @@ func (c *watchCheck) expected(revision int64) (out []Event) {
 		return nil
 	}
 	for _, e := range change.Events {
-		if c.w.covers(e.Key) {
+		if c.w.wants(e) {
 			out = append(out, e)
 		}
 	}

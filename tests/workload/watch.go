@@ -31,6 +31,12 @@ func (w *Workload) Watch(ctx context.Context, c Client, h *history.Watch, progre
 	if h.WantsPrev {
 		options = append(options, clientv3.WithPrevKV())
 	}
+	if h.NoPut {
+		options = append(options, clientv3.WithFilterPut())
+	}
+	if h.NoDelete {
+		options = append(options, clientv3.WithFilterDelete())
+	}
 	responses := c.Client.Watch(ctx, h.Key, options...)
 	if progress != 0 {
 		go func() {
@@ -83,6 +89,7 @@ func (w *Workload) Past(ctx context.Context, c Client) {
 		if rng.IntN(3) == 0 {
 			h.Key, h.End = sharedKey(rng), ""
 		}
+		h.NoPut, h.NoDelete = rng.IntN(5) == 0, rng.IntN(5) == 0
 		bounded, cancel := context.WithTimeout(ctx, time.Duration(rng.Int64N(longest)))
 		w.Watch(bounded, c, h, 200*time.Millisecond)
 		<-bounded.Done() // one that was compacted away must not spin
