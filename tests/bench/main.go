@@ -20,6 +20,10 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", execOn(os.Args[2:]))
 		os.Exit(1)
 	}
+	if len(os.Args) > 1 && os.Args[1] == floorCommand {
+		fmt.Fprintln(os.Stderr, "bench:", serveFloor(context.Background(), os.Args[2:]))
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends us at once, and the kernel our servers
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -60,7 +64,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 		return s, err
 	}
 	row := set.String("row", "", "regular expression that a row's whole name matches; empty: all rows")
-	systems := set.String("systems", strings.Join(systemNames(), ","), "systems to measure, where a row has them")
+	systems := set.String("systems", strings.Join(append(systemNames(), floor), ","), "systems to measure, where a row has them")
 	without := set.String("without", "", "processes of the split system that are not started, such as hub1,hub2; such results are not the system's")
 	seconds := set.Float64("seconds", 5, "seconds that are measured in each run")
 	warmup := set.Float64("warmup", 1, "seconds of load before that")

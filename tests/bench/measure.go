@@ -56,6 +56,14 @@ func (st *stage) open() error {
 	return nil
 }
 
+// nodesTime is what the consensus nodes took while the stage was open, in seconds.
+func (st *stage) nodesTime() (seconds float64) {
+	for _, s := range st.spans {
+		seconds += s.after.nodes - s.before.nodes
+	}
+	return seconds
+}
+
 // shut ends it.
 func (st *stage) shut() error {
 	st.meter.setOpen(false)
@@ -66,6 +74,13 @@ func (st *stage) shut() error {
 
 // once is the steps of most rows: the measured time follows the warm-up.
 func once(ctx context.Context, st *stage) error {
+	if st.meter.started != nil {
+		select {
+		case <-st.meter.started:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	if err := pause(ctx, st.warmup); err != nil {
 		return err
 	}
@@ -116,6 +131,9 @@ func measure(ctx context.Context, s settings, r row, name string, n int, stderr 
 	if r.freshPeak {
 		st.fresh = sys.forgetPeaks
 	}
+	if r.starts {
+		st.meter.started = make(chan struct{})
+	}
 	if err := st.run(ctx, r, target); err != nil {
 		return got, err
 	}
@@ -124,6 +142,9 @@ func measure(ctx context.Context, s settings, r row, name string, n int, stderr 
 	got.upkeepFigures(st)
 	got.Row, got.System, got.Run, got.Time = r.name, name, n, time.Now().UTC().Truncate(time.Second)
 	got.Connections = connections
+	if name == split {
+		got.NodesUsPerOp = st.nodesTime() * 1e6 / (got.OpsPerS * got.Seconds)
+	}
 	return got, err
 }
 
@@ -150,12 +171,16 @@ func (st *stage) run(ctx context.Context, r row, target *target) error {
 type sample struct {
 	at            time.Time
 	servers, load usage
+	nodes         float64 // processor seconds of the consensus nodes' processes
 	busySeconds   float64 // of the servers' processor, whoever had it; 0 where they are not pinned
 }
 
 func takeSample(s settings, sys *running) (now sample, err error) {
 	now.at = time.Now()
 	if now.servers, err = sys.usage(); err != nil {
+		return now, err
+	}
+	if now.nodes, err = sys.nodesTime(); err != nil {
 		return now, err
 	}
 	if now.load, err = usageOf(os.Getpid()); err != nil {

@@ -11,7 +11,8 @@ import (
 type meter struct {
 	mu        sync.Mutex
 	open      bool
-	done      uint64 // completed, also while it is not open
+	done      uint64        // completed, also while it is not open
+	started   chan struct{} // closed when the load has made what it needs; nil: it needs nothing
 	latencies histogram
 	last      error // of a call after which the load goes on
 	gaps      gaps  // of a load that tells when its writes are acknowledged
@@ -53,6 +54,9 @@ func (m *meter) forget(q float64) time.Duration {
 	m.latencies = histogram{}
 	return was
 }
+
+// start says that the load has made what it needs.
+func (m *meter) start() { close(m.started) }
 
 func (m *meter) setOpen(open bool) {
 	m.mu.Lock()

@@ -31,12 +31,14 @@ type result struct {
 	XQuiet     float64 `json:"x_quiet,omitempty"`
 	// LoadedMB is what all processes held when the data was loaded, StartMs the time from the start of a node that was killed to its
 	// first answer, and StartedMB its peak until then.
-	LoadedMB    float64   `json:"loaded_mb,omitempty"`
-	StartMs     float64   `json:"start_ms,omitempty"`
-	StartedMB   float64   `json:"started_mb,omitempty"`
-	Connections int       `json:"connections"`
-	Seconds     float64   `json:"seconds"`
-	Time        time.Time `json:"time"`
+	LoadedMB  float64 `json:"loaded_mb,omitempty"`
+	StartMs   float64 `json:"start_ms,omitempty"`
+	StartedMB float64 `json:"started_mb,omitempty"`
+	// NodesUsPerOp is CPUUsPerOp of the consensus nodes alone, where others have processes of their own.
+	NodesUsPerOp float64   `json:"nodes_cpu_us_per_op,omitempty"`
+	Connections  int       `json:"connections"`
+	Seconds      float64   `json:"seconds"`
+	Time         time.Time `json:"time"`
 }
 
 // loadLimit is the share of its processor from which on the load counts as the limit.

@@ -21,6 +21,8 @@ type row struct {
 	tmpfs       bool      // the data lies in memory
 	threeOnly   bool      // makes no sense with one node
 	freshPeak   bool      // peaks of memory count from when the measured time begins
+	starts      bool      // the load says when it has made what it needs
+	floor       bool      // a bare gRPC server does the like
 }
 
 // oneNode ends the names of rows with one node.
@@ -53,8 +55,8 @@ func rows() []row {
 		{name: "mixed", about: "etcd's txn-mixed: puts and ranges in transactions, 1000 clients", clients: 1000, connections: 20, load: closedLoop(mixed)},
 		{name: "lease-1000", about: "a grant and a revoke, 1000 clients", clients: 1000, connections: 20, load: closedLoop(grantRevoke)},
 		{name: "keepalive-1000", about: "renewals, 1000 clients with a lease and a stream each", clients: 1000, connections: 20, load: keepAlives},
-		{name: "watch-1000", about: "deliveries of one key's events to 1000 streams, one put after the other", clients: 1000, connections: 20, load: watchers},
 	}
+	three = append(three, watchRows()...)
 	for _, r := range []struct {
 		name, about string
 		load        load
@@ -101,7 +103,11 @@ func chooseRows(name *regexp.Regexp) []row {
 
 // systems are those of the named that can have as many nodes as the row, in the order of systemNames.
 func (r row) systems(named []string) []string {
-	return slices.DeleteFunc(systemNames(), func(name string) bool {
+	names := systemNames()
+	if r.floor {
+		names = append(names, floor)
+	}
+	return slices.DeleteFunc(names, func(name string) bool {
 		sys, err := systemNamed(name)
 		return err != nil || !slices.Contains(named, name) || !slices.Contains(sys.nodes, r.nodes) ||
 			strings.HasSuffix(r.name, oneNode) != (r.nodes == 1)

@@ -229,3 +229,23 @@ func (r *running) forgetPeaks() error {
 	}
 	return nil
 }
+
+// nodesTime is the processor time of the consensus nodes' processes, in all their lives.
+func (r *running) nodesTime() (seconds float64, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.cluster.Processes() {
+		if !slices.Contains(r.names, p.Name) {
+			continue
+		}
+		seconds += r.past[p.Name].cpuSeconds
+		if p.Running {
+			u, err := usageOf(p.PID)
+			if err != nil {
+				return 0, fmt.Errorf("%s: %w", p.Name, err)
+			}
+			seconds += u.cpuSeconds
+		}
+	}
+	return seconds, nil
+}

@@ -333,7 +333,7 @@ func TestLoadEndsTheSteps(t *testing.T) {
 
 func TestFiguresOfSeveralSpans(t *testing.T) {
 	at := func(seconds, cpu, load, busy float64, peak int64) sample {
-		return sample{time.Unix(0, int64(seconds*1e9)), usage{cpuSeconds: cpu, peakBytes: peak}, usage{cpuSeconds: load}, busy}
+		return sample{time.Unix(0, int64(seconds*1e9)), usage{cpuSeconds: cpu, peakBytes: peak}, usage{cpuSeconds: load}, 0, busy}
 	}
 	m := &meter{open: true}
 	for range 600 {

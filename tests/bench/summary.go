@@ -60,6 +60,7 @@ func columns(results []result) []column {
 		{"p50 ms", "%.2f", func(r result) float64 { return r.P50Ms }, false},
 		{"p99 ms", "%.2f", func(r result) float64 { return r.P99Ms }, false},
 		{"rss MB", "%.0f", func(r result) float64 { return r.RSSMB }, false},
+		{"nodes us/op", "%.1f", func(r result) float64 { return r.NodesUsPerOp }, true},
 		{"gap_ms", "%.0f", func(r result) float64 { return r.GapMs }, true},
 		{"gap_median_ms", "%.0f", func(r result) float64 { return r.GapMedianMs }, true},
 		{"quiet_p99_ms", "%.2f", func(r result) float64 { return r.QuietP99Ms }, true},

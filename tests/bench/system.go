@@ -49,8 +49,11 @@ func systemNamed(name string) (system, error) {
 			programs: []string{"nats-server", "consensus-node", "watch-hub", "lease-service", "proxy"},
 			nodes:    []int{3}, layout: splitLayout, installed: "snapshot installed",
 		}, nil
+	case floor:
+		self, err := os.Executable()
+		return floorSystem(self), err
 	default:
-		return system{}, fmt.Errorf("unknown system %q: there are %s", name, strings.Join(systemNames(), ", "))
+		return system{}, fmt.Errorf("unknown system %q: there are %s", name, strings.Join(append(systemNames(), floor), ", "))
 	}
 }
 
