@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -71,6 +72,7 @@ type clientStream struct {
 	fencing            bool
 	watches, suspended int
 	tasks              sync.WaitGroup
+	ticked             atomic.Bool // a progress interval has passed
 	closed             bool
 }
 
@@ -88,7 +90,10 @@ func (s *Server) Serve(stream grpc.ServerStream, lost <-chan struct{}) error {
 	defer cancel()
 	received := make(chan error, 1)
 	// RecvMsg returns at the latest when the handler has returned, so nobody waits for this goroutine.
-	go func() { received <- cs.receive(ctx) }()
+	go func() {
+		received <- cs.receive(ctx)
+		cs.notify()
+	}()
 	return cs.send(ctx, received, lost)
 }
 
@@ -201,41 +206,71 @@ func (cs *clientStream) next() (response watch.Response, ok, wanted bool) {
 	return response, ok, wanted
 }
 
-// send writes responses until the stream ends.
+// send writes responses until the stream ends. It waits on one channel alone, which everything that may end or change something
+// writes to: with thousands of streams, waiting on several costs more than the delivery.
 func (cs *clientStream) send(ctx context.Context, received <-chan error, lost <-chan struct{}) error {
 	interval := cs.server.config.NotifyInterval
-	ticker := time.NewTicker(interval + rand.N(interval/10+1))
+	interval += rand.N(interval/10 + 1)
+	ticker := time.AfterFunc(interval, func() {
+		cs.ticked.Store(true)
+		cs.notify()
+	})
 	defer ticker.Stop()
+	defer context.AfterFunc(ctx, cs.notify)()
+	poll := time.AfterFunc(progressPoll, cs.notify)
+	defer poll.Stop()
 	for {
 		response, ok, wanted := cs.next() //nolint:contextcheck // streams to hubs are shared
 		if ok {
 			if err := cs.write(ctx, &response); err != nil {
 				return err
 			}
-			select {
-			case <-ctx.Done():
-			case <-lost:
-			default:
-				continue
-			}
 		}
-		var poll <-chan time.Time
-		if wanted {
-			poll = time.After(progressPoll)
+		if err := over(ctx, lost); err != nil {
+			return err
 		}
-		select {
-		case <-cs.wake:
-		case <-poll:
-		case <-ticker.C:
-			cs.with(false, func(c *watch.Core) { c.Tick() }) //nolint:contextcheck // streams to hubs are shared
+		if ok {
+			continue
+		}
+		select { // behind the responses that wait
 		case err := <-received:
 			return ended(err)
-		case <-lost:
-			return rpctypes.ErrGRPCNoLeader
-		case <-ctx.Done():
-			return ended(ctx.Err())
+		default:
+		}
+		if wanted {
+			poll.Reset(progressPoll)
+		}
+		cs.wait(lost)
+		if cs.ticked.Swap(false) {
+			cs.with(false, func(c *watch.Core) { c.Tick() }) //nolint:contextcheck // streams to hubs are shared
+			ticker.Reset(interval)
 		}
 	}
+}
+
+// wait waits for something to look at. lost is nil where the client does not require a leader.
+func (cs *clientStream) wait(lost <-chan struct{}) {
+	if lost == nil {
+		<-cs.wake
+		return
+	}
+	select {
+	case <-cs.wake:
+	case <-lost:
+	}
+}
+
+// over is the error with which a stream ends whatever waits for it, or nil.
+func over(ctx context.Context, lost <-chan struct{}) error {
+	select {
+	case <-lost:
+		return rpctypes.ErrGRPCNoLeader
+	default:
+	}
+	if err := ctx.Err(); err != nil {
+		return ended(err)
+	}
+	return nil
 }
 
 func (cs *clientStream) write(ctx context.Context, response *watch.Response) error {
