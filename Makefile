@@ -36,7 +36,7 @@ help:
 build: bin/holdfast bin/proxy bin/consensus-node bin/watch-hub bin/lease-service
 
 # go build knows what is older than its sources, in every module: always ask it.
-.PHONY: bin/holdfast bin/proxy bin/consensus-node bin/watch-hub bin/lease-service bin/cluster
+.PHONY: bin/holdfast bin/proxy bin/consensus-node bin/watch-hub bin/lease-service bin/cluster bin/health
 bin/holdfast:
 	@$(GO_BUILD) -ldflags '$(LDFLAGS)' -o $@ ./deploy/standalone
 bin/proxy:
@@ -47,6 +47,8 @@ bin/watch-hub:
 	@$(GO_BUILD) -ldflags '$(LDFLAGS)' -o $@ ./watch-hub/cmd/watch-hub
 bin/lease-service:
 	@$(GO_BUILD) -ldflags '$(LDFLAGS)' -o $@ ./lease-service/cmd/lease-service
+bin/health:
+	@$(GO_BUILD) -ldflags '$(LDFLAGS)' -o $@ ./deploy/health
 bin/cluster:
 	@$(GO_BUILD) -o $@ ./deploy/cluster
 
@@ -62,6 +64,7 @@ $(eval $(call tool,etcdutl,etcdutl,go.etcd.io/etcd/etcdutl/v3))
 $(eval $(call tool,etcd,etcd,go.etcd.io/etcd/server/v3))
 $(eval $(call tool,etcd-benchmark,etcd-benchmark,go.etcd.io/etcd/v3/tools/benchmark))
 $(eval $(call tool,nats-server,nats-server,github.com/nats-io/nats-server/v2))
+$(eval $(call tool,jaeger,jaeger,github.com/jaegertracing/jaeger/cmd/jaeger))
 $(eval $(call tool,golangci-lint,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint))
 $(eval $(call tool,buf,buf,github.com/bufbuild/buf/cmd/buf))
 $(eval $(call tool,protoc-gen-go,protoc-gen,google.golang.org/protobuf/cmd/protoc-gen-go))
@@ -92,6 +95,20 @@ cluster-start: bin/cluster
 .PHONY: clean-data
 clean-data:
 	rm -rf -- *.holdfast
+
+# ---- Containers ---------------------------------------------------------------------------------
+
+OURS := holdfast proxy consensus-node watch-hub lease-service
+
+## images: container images of our programs, FROM scratch
+.PHONY: images
+images: build bin/health
+	@VERSION='$(VERSION)' deploy/images/ours.sh $(OURS)
+
+## images-offline: images of NATS, Jaeger, HAProxy and Prometheus without a registry
+.PHONY: images-offline
+images-offline: bin/nats-server bin/jaeger bin/health
+	@deploy/images/offline.sh
 
 # ---- Checking -----------------------------------------------------------------------------------
 
@@ -169,11 +186,3 @@ tidy:
 	for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy); done
 	@$(MAKE) --no-print-directory versions
 
-# ---- Not there yet ------------------------------------------------------------------------------
-
-## images: container images (not there yet)
-## images-offline: container images without a registry (not there yet)
-## test-compose: the tests against docker-compose (not there yet)
-.PHONY: images images-offline test-compose
-images images-offline test-compose:
-	@echo 'make $@: not there yet' >&2; exit 1

@@ -13,6 +13,7 @@ import (
 	"github.com/holdfastdb/holdfast/services/bus"
 	"github.com/holdfastdb/holdfast/services/config"
 	"github.com/holdfastdb/holdfast/services/grpcserver"
+	"github.com/holdfastdb/holdfast/services/health"
 	"github.com/holdfastdb/holdfast/services/lifecycle"
 	"github.com/holdfastdb/holdfast/services/logging"
 	"github.com/holdfastdb/holdfast/services/telemetry"
@@ -31,6 +32,8 @@ func Main(ctx context.Context, src config.Source, stdout, stderr io.Writer) erro
 	if len(src.Args) > 0 && src.Args[0] == "snapshot" {
 		return Snapshot(ctx, Program, src.Args[1:], stdout, stderr)
 	}
+	rest, askHealth := health.Asked(src.Args)
+	src.Args = rest
 	cfg := NewConfig()
 	set := config.NewSet(Program)
 	cfg.DeclareMember(set)
@@ -44,6 +47,9 @@ func Main(ctx context.Context, src config.Source, stdout, stderr io.Writer) erro
 	case outcome.Version:
 		_, err := fmt.Fprintln(stdout, version.Text(Program))
 		return err
+	}
+	if askHealth {
+		return health.Own(ctx, stdout, "listen-metrics-urls", cfg.ListenMetricsURLs.HostPorts())
 	}
 	if err := cfg.Finish(); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 
 	consensus "github.com/holdfastdb/holdfast/consensus-node/app"
 	"github.com/holdfastdb/holdfast/services/config"
+	"github.com/holdfastdb/holdfast/services/health"
 	"github.com/holdfastdb/holdfast/services/lifecycle"
 	"github.com/holdfastdb/holdfast/services/logging"
 	"github.com/holdfastdb/holdfast/services/version"
@@ -31,6 +32,8 @@ func command(ctx context.Context, src config.Source, stdout, stderr io.Writer) e
 	if len(src.Args) > 0 && src.Args[0] == "snapshot" {
 		return consensus.Snapshot(ctx, program, src.Args[1:], stdout, stderr)
 	}
+	rest, askHealth := health.Asked(src.Args)
+	src.Args = rest
 	set := config.NewSet(program)
 	s := declare(set)
 	outcome, err := set.Parse(src)
@@ -42,6 +45,9 @@ func command(ctx context.Context, src config.Source, stdout, stderr io.Writer) e
 	case outcome.Version:
 		_, err := fmt.Fprint(stdout, version.Text(program))
 		return err
+	}
+	if askHealth {
+		return health.Own(ctx, stdout, "listen-client-urls", s.proxy.ListenClientURLs.HostPorts())
 	}
 	if err := s.finish(outcome); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"github.com/holdfastdb/holdfast/services/bus"
 	"github.com/holdfastdb/holdfast/services/config"
 	"github.com/holdfastdb/holdfast/services/grpcserver"
+	"github.com/holdfastdb/holdfast/services/health"
 	"github.com/holdfastdb/holdfast/services/lifecycle"
 	"github.com/holdfastdb/holdfast/services/logging"
 	"github.com/holdfastdb/holdfast/services/telemetry"
@@ -29,6 +30,8 @@ func Main(ctx context.Context, src config.Source, stdout, stderr io.Writer) erro
 	cfg := NewConfig()
 	set := config.NewSet(Program)
 	cfg.DeclareProcess(set)
+	rest, askHealth := health.Asked(src.Args)
+	src.Args = rest
 	outcome, err := set.Parse(src)
 	switch {
 	case err != nil:
@@ -38,6 +41,9 @@ func Main(ctx context.Context, src config.Source, stdout, stderr io.Writer) erro
 	case outcome.Version:
 		_, err := fmt.Fprint(stdout, version.Text(Program))
 		return err
+	}
+	if askHealth {
+		return health.Own(ctx, stdout, "listen-metrics-urls", cfg.ListenMetricsURLs.HostPorts())
 	}
 	if err := cfg.Finish(); err != nil {
 		return err

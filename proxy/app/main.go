@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfastdb/holdfast/services/config"
 	"github.com/holdfastdb/holdfast/services/grpcserver"
+	"github.com/holdfastdb/holdfast/services/health"
 	"github.com/holdfastdb/holdfast/services/lifecycle"
 	"github.com/holdfastdb/holdfast/services/logging"
 	"github.com/holdfastdb/holdfast/services/telemetry"
@@ -27,6 +28,8 @@ func Main(ctx context.Context, src config.Source, stdout, stderr io.Writer) (err
 	set := config.NewSet(Program)
 	cfg.DeclareProcess(set)
 	cfg.DeclareClients(set)
+	rest, askHealth := health.Asked(src.Args)
+	src.Args = rest
 	outcome, err := set.Parse(src)
 	switch {
 	case err != nil:
@@ -36,6 +39,9 @@ func Main(ctx context.Context, src config.Source, stdout, stderr io.Writer) (err
 	case outcome.Version:
 		_, err := fmt.Fprint(stdout, version.Text(Program))
 		return err
+	}
+	if askHealth {
+		return health.Own(ctx, stdout, "listen-metrics-urls", cfg.ListenMetricsURLs.HostPorts())
 	}
 	if err := cfg.Finish(); err != nil {
 		return err

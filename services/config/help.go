@@ -9,7 +9,7 @@ import (
 // WriteHelp writes the usage line and all flags by group.
 func (s *Set) WriteHelp(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Usage: %s [flags]\n", s.program)
+	fmt.Fprintf(&b, "Usage: %s [flags]\n       %s health [flags]   asks a running one for its health: exit code 0 or 1\n", s.program, s.program)
 	for _, g := range s.groups {
 		// The general flags are declared first and matter least.
 		if g != s.groups[0] {
