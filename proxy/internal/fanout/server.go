@@ -273,14 +273,13 @@ func over(ctx context.Context, lost <-chan struct{}) error {
 	return nil
 }
 
+// copiedMax is the most bytes of events that are copied behind their header: up to there one buffer costs less than two.
+const copiedMax = 1 << 10
+
 func (cs *clientStream) write(ctx context.Context, response *watch.Response) error {
-	frame := &wire.Frame{Data: response.Head.Append(make([]byte, 0, wire.HeadBytesMax)), Shared: response.Parts}
+	frame, bytes := frameOf(response)
 	if len(response.Parts) == 0 {
 		return cs.grpc.SendMsg(frame)
-	}
-	bytes := len(frame.Data)
-	for _, part := range response.Parts {
-		bytes += len(part)
 	}
 	done := cs.server.config.Observer.Sent(ctx, bytes, response.Spans)
 	err := cs.grpc.SendMsg(frame)
@@ -288,6 +287,22 @@ func (cs *clientStream) write(ctx context.Context, response *watch.Response) err
 		done()
 	}
 	return err
+}
+
+// frameOf puts a response together, and says how long it is.
+func frameOf(response *watch.Response) (frame *wire.Frame, bytes int) {
+	for _, part := range response.Parts {
+		bytes += len(part)
+	}
+	if bytes > copiedMax {
+		frame = &wire.Frame{Data: response.Head.Append(make([]byte, 0, wire.HeadBytesMax)), Shared: response.Parts}
+		return frame, bytes + len(frame.Data)
+	}
+	data := response.Head.Append(make([]byte, 0, wire.HeadBytesMax+bytes))
+	for _, part := range response.Parts {
+		data = append(data, part...)
+	}
+	return &wire.Frame{Data: data}, len(data)
 }
 
 // ended is the status of a stream that ended: etcd says "watch canceled" where the client went away.

@@ -81,6 +81,7 @@ type Core struct {
 	// bytes of events that wait in queues.
 	bytes     int
 	suspended []*watch
+	parts     [][]byte // scratch of one response
 	// wanted: a progress request found no watch that it could be answered for.
 	wanted  bool
 	effects Effects

@@ -9,7 +9,8 @@ import (
 // spansMax bounds the span contexts that one response names.
 const spansMax = 128
 
-// Response is one response to the client: the head, then the parts, which are shared and read-only.
+// Response is one response to the client: the head, then the parts, which are shared and read-only. The slice that holds them is good
+// until the next call of Next.
 type Response struct {
 	Head  wire.WatchHead
 	Parts [][]byte
@@ -19,6 +20,7 @@ type Response struct {
 
 // Next gives the next response, or false if there is none now.
 func (c *Core) Next() (Response, bool) {
+	clear(c.parts) // they were sent, and must not be kept for an idle client
 	if c.wanted && len(c.ready) == 0 {
 		c.wanted = false
 		c.ready = append(c.ready, entry{all: true})
@@ -59,7 +61,22 @@ func (c *Core) Next() (Response, bool) {
 
 func (c *Core) pop() {
 	c.ready[0] = entry{}
-	c.ready = c.ready[1:]
+	c.ready = rest(c.ready, 1)
+}
+
+// keptMax is the longest queue whose array is used again when it is empty.
+const keptMax = 64
+
+// rest is a queue without its first n, which were cleared. An empty one begins again in its array: a queue that mostly holds
+// one would otherwise need a new array each time.
+func rest[T any](queue []T, n int) []T {
+	switch {
+	case n < len(queue):
+		return queue[n:]
+	case cap(queue) > keptMax:
+		return nil
+	}
+	return queue[:0]
 }
 
 // requeue gives a watch its next turn behind the others if it has more to say: a busy watch must not starve the rest of the
@@ -94,7 +111,7 @@ func (c *Core) events(w *watch) Response {
 		bound = min(bound, c.limits.FragmentBytes)
 	}
 	bound -= wire.HeadBytesMax
-	var response Response
+	response := Response{Parts: c.parts[:0]}
 	size, last, taken := 0, int64(0), 0
 	for taken < len(w.queue) {
 		r := &w.queue[taken]
@@ -124,7 +141,10 @@ func (c *Core) events(w *watch) Response {
 		w.queue[taken] = run{}
 		taken++
 	}
-	w.queue = w.queue[taken:]
+	w.queue = rest(w.queue, taken)
+	if cap(response.Parts) <= keptMax {
+		c.parts = response.Parts
+	}
 	c.sent(w, last, size)
 	response.Head = w.head()
 	return response
