@@ -18,6 +18,7 @@ type settings struct {
 
 	listenMetrics *config.URLs
 	otlpEndpoint  string
+	otlpRatio     float64
 	busListen     string
 	logLevel      *config.LogLevel
 	metrics       *config.Choice
@@ -37,6 +38,8 @@ func declare(set *config.Set) *settings {
 	set.Group("Observing", func(f *pflag.FlagSet) {
 		f.Var(s.listenMetrics, "listen-metrics-urls", "further URLs that serve /metrics and /health")
 		f.StringVar(&s.otlpEndpoint, "otlp-endpoint", "", "host:port that takes traces over OTLP/gRPC (none: off)")
+		f.Float64Var(&s.otlpRatio, "otlp-sample-ratio", 1,
+			"share of the requests that are traced, from 0 to 1; a client that traces decides for its own")
 		f.BoolVar(&s.proxy.Profiles, "enable-pprof", false, "serve the Go runtime's profiles at /debug/pprof/ of the client and metrics URLs")
 		f.Var(s.logLevel, "log-level", "debug, info, warn, error, panic or fatal")
 		f.Var(s.metrics, "metrics", "basic or extensive")

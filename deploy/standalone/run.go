@@ -233,7 +233,7 @@ func component(logger *slog.Logger, name string) *slog.Logger { return logger.Wi
 // while tracing is off.
 func (a *assembly) tracers(ctx context.Context, name string) (trace.TracerProvider, error) {
 	tracing, err := telemetry.Start(ctx, telemetry.Config{
-		ServiceName: program, Component: name, InstanceID: a.settings.node.Name, OTLPEndpoint: a.settings.otlpEndpoint, SampleRatio: 1,
+		ServiceName: program, Component: name, InstanceID: a.settings.node.Name, OTLPEndpoint: a.settings.otlpEndpoint, SampleRatio: a.settings.otlpRatio,
 		Logger: component(a.logger, name),
 	})
 	if err != nil {

@@ -26,6 +26,7 @@ type Config struct {
 	NATSURL           string
 	Profiles          bool // serve profiles on the metrics URLs
 	OTLPEndpoint      string
+	OTLPSampleRatio   float64
 	LogLevel          *config.LogLevel
 	endpoints         *config.URLs
 }
@@ -55,6 +56,7 @@ func (c *Config) DeclareProcess(set *config.Set) {
 	set.Group("Observing", func(f *pflag.FlagSet) {
 		f.Var(c.ListenMetricsURLs, "listen-metrics-urls", "URLs that serve /metrics and /health")
 		f.StringVar(&c.OTLPEndpoint, "otlp-endpoint", "", "host:port that takes traces over OTLP/gRPC (none: off)")
+		f.Float64Var(&c.OTLPSampleRatio, "otlp-sample-ratio", 1, "share of the expiries that are traced, from 0 to 1")
 		f.BoolVar(&c.Profiles, "enable-pprof", false, "serve the Go runtime's profiles at /debug/pprof/ of the metrics URLs")
 		f.Var(c.LogLevel, "log-level", "debug, info, warn, error, panic or fatal")
 	})

@@ -57,7 +57,7 @@ func Main(ctx context.Context, src config.Source, stdout, stderr io.Writer) erro
 
 func run(ctx context.Context, cfg *Config, logger *slog.Logger, stdout io.Writer) (err error) {
 	tracing, err := telemetry.Start(ctx, telemetry.Config{
-		ServiceName: Program, InstanceID: cfg.Name, OTLPEndpoint: cfg.OTLPEndpoint, SampleRatio: 1,
+		ServiceName: Program, InstanceID: cfg.Name, OTLPEndpoint: cfg.OTLPEndpoint, SampleRatio: cfg.OTLPSampleRatio,
 	})
 	if err != nil {
 		return err

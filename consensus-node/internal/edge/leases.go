@@ -152,10 +152,19 @@ func (s *Server) LeaseHeartbeat(
 
 // ExpireLeases proposes revokes that an owner decided on.
 func (s *Server) ExpireLeases(ctx context.Context, request *consensusv1.ExpireLeasesRequest) (*consensusv1.ExpireLeasesResponse, error) {
-	outcome, err := s.proposeForOwner(ctx, &journalv1.Command{Command: &journalv1.Command_LeaseExpire{LeaseExpire: &journalv1.LeaseExpire{
+	command := &journalv1.Command{Command: &journalv1.Command_LeaseExpire{LeaseExpire: &journalv1.LeaseExpire{
 		Ids: request.GetIds(), Epoch: request.GetEpoch(), Name: request.GetName(), Incarnation: request.GetIncarnation(),
 		DecidedSequence: request.GetDecidedSequence(),
-	}}})
+	}}}
+	span := s.startOwnerSpan(ctx, "holdfast.consensus/expire", len(request.GetIds()))
+	if span != nil {
+		command.SpanContext = encodeSpan(span)
+	}
+	outcome, err := s.proposeForOwner(ctx, command)
+	if span != nil {
+		outcome.Err = err
+		endSpan(span, outcome)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -27,6 +27,18 @@ func (s *Server) startSpan(call *consensusv1.Call, name string) trace.Span {
 	return span //nolint:spancheck // as above
 }
 
+// startOwnerSpan begins a child of the span that a lease-service sent with its call, or gives nil if it sent none that is sampled.
+func (s *Server) startOwnerSpan(ctx context.Context, name string, leases int) trace.Span {
+	parent := trace.SpanContextFromContext(telemetry.Incoming(ctx))
+	if !parent.IsSampled() {
+		return nil
+	}
+	_, span := s.cfg.Tracer.Start(trace.ContextWithRemoteSpanContext(context.Background(), parent), name, //nolint:spancheck // endSpan ends it
+		trace.WithSpanKind(trace.SpanKindServer),
+		trace.WithAttributes(attribute.String("rpc.system", "grpc"), attribute.Int("holdfast.lease.count", leases)))
+	return span //nolint:spancheck // as above
+}
+
 // encodeSpan gives the bytes that travel beside the revisions that a span's write makes.
 func encodeSpan(span trace.Span) []byte { return telemetry.EncodeSpanContext(span.SpanContext()) }
 

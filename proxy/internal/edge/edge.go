@@ -2,8 +2,11 @@ package edge
 
 import (
 	"context"
+	"strings"
+	"sync/atomic"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
@@ -33,7 +36,10 @@ type Config struct {
 }
 
 // Edge registers etcd's services.
-type Edge struct{ config Config }
+type Edge struct {
+	config   Config
+	draining atomic.Bool
+}
 
 // New makes an Edge.
 func New(config Config) *Edge { return &Edge{config: config} }
@@ -101,12 +107,7 @@ func (e *Edge) unary(r rpc) unaryHandler {
 		}
 		response, err := e.call(ctx, call, do)
 		counts.handled(start, err)
-		if span != nil {
-			if err != nil && span.IsRecording() {
-				span.SetStatus(codes.Error, status.Convert(err).Message())
-			}
-			span.End()
-		}
+		end(span, err)
 		if err != nil {
 			return nil, err
 		}
@@ -161,7 +162,31 @@ func (e *Edge) keepAlive(stream grpc.ServerStream, lost <-chan struct{}) error {
 	if conn := connectionOf(stream.Context()); conn != nil {
 		told = conn.raise
 	}
-	return e.config.Leases.KeepAlive(stream, lost, told)
+	return e.config.Leases.KeepAlive(stream, lost, told, e.keepAliveTrace(stream.Context()))
+}
+
+// keepAliveTrace makes a server span of each keepalive of a stream: the stream itself may last for months. It is nil while tracing
+// is off.
+func (e *Edge) keepAliveTrace(ctx context.Context) lease.Trace {
+	if e.config.Tracer == nil {
+		return nil
+	}
+	ctx = telemetry.Incoming(ctx)
+	const name = serviceLease + "/LeaseKeepAlive"
+	return func() ([]byte, func(int64, error)) {
+		_, span := e.config.Tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer))
+		if !span.SpanContext().IsSampled() {
+			span.End()
+			return nil, nil
+		}
+		return telemetry.EncodeSpanContext(span.SpanContext()), func(ttlS int64, err error) {
+			span.SetAttributes(attribute.Int64("holdfast.lease.ttl_s", ttlS))
+			if err != nil {
+				span.SetStatus(codes.Error, err.Error())
+			}
+			span.End()
+		}
+	}
 }
 
 // span starts the server span of a call; nil while tracing is off.
@@ -169,8 +194,33 @@ func (e *Edge) span(ctx context.Context, name string) (context.Context, trace.Sp
 	if e.config.Tracer == nil {
 		return ctx, nil
 	}
-	//nolint:spancheck // the caller ends it
-	return e.config.Tracer.Start(telemetry.Incoming(ctx), name, trace.WithSpanKind(trace.SpanKindServer))
+	return e.start(telemetry.Incoming(ctx), name)
+}
+
+// start starts the server span of a service/method by OpenTelemetry's conventions for RPC. Attributes are made for spans that
+// are kept.
+func (e *Edge) start(ctx context.Context, name string) (context.Context, trace.Span) {
+	ctx, span := e.config.Tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer))
+	if span.IsRecording() {
+		service, method, _ := strings.Cut(name, "/")
+		span.SetAttributes(attribute.String("rpc.system", "grpc"),
+			attribute.String("rpc.service", service), attribute.String("rpc.method", method))
+	}
+	return ctx, span
+}
+
+// end ends the span of a call with its outcome.
+func end(span trace.Span, err error) {
+	if span == nil {
+		return
+	}
+	if span.IsRecording() {
+		span.SetAttributes(attribute.Int("rpc.grpc.status_code", int(status.Code(err))))
+		if err != nil {
+			span.SetStatus(codes.Error, status.Convert(err).Message())
+		}
+	}
+	span.End()
 }
 
 // requireLeader tells whether the client wants to hear of a missing leader at once.

@@ -78,14 +78,12 @@ func (e *Edge) streamed(r streamed) grpc.StreamDesc {
 	return grpc.StreamDesc{StreamName: r.name, ServerStreams: true, Handler: func(_ any, stream grpc.ServerStream) error {
 		start := counts.begin()
 		ctx, span := e.span(stream.Context(), name)
-		if span != nil {
-			defer span.End()
-		}
 		call := &calls.Call{Method: r.method, RequireLeader: requireLeader(ctx)}
 		if span != nil && span.SpanContext().IsSampled() {
 			call.SpanContext = telemetry.EncodeSpanContext(span.SpanContext())
 		}
 		err := e.serveStreamed(ctx, r, call, stream)
+		end(span, err)
 		counts.handled(start, err)
 		return err
 	}}

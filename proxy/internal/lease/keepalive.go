@@ -23,6 +23,7 @@ type keepStreamState struct {
 	service *Service
 	grpc    grpc.ServerStream
 	told    func(revision int64) int64
+	trace   Trace
 	slots   chan struct{} // one token for each keepalive in flight
 	wake    chan struct{} // capacity 1
 
@@ -37,12 +38,16 @@ type keepStreamState struct {
 
 type response struct{ lease, ttl, revision int64 }
 
+// Trace begins the span of one keepalive and gives its context, for the owner, and how to end it; both are nil for one that is not
+// sampled.
+type Trace func() (spanContext []byte, end func(ttlS int64, err error))
+
 // KeepAlive serves one stream. lost, if not nil, ends it with etcd's "no leader" when closed. told is given the revision that
 // an answer's header is about to carry and returns the one to carry, which is no lower: an instance hears of revisions by its feed,
-// and a client must not see them go back.
-func (s *Service) KeepAlive(stream grpc.ServerStream, lost <-chan struct{}, told func(revision int64) int64) error {
+// and a client must not see them go back. A nil trace traces nothing.
+func (s *Service) KeepAlive(stream grpc.ServerStream, lost <-chan struct{}, told func(revision int64) int64, trace Trace) error {
 	ks := &keepStreamState{
-		service: s, grpc: stream, told: told,
+		service: s, grpc: stream, told: told, trace: trace,
 		slots: make(chan struct{}, inFlightMax), wake: make(chan struct{}, 1), waiting: map[int64]int{},
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
@@ -110,6 +115,15 @@ func (ks *keepStreamState) receive(ctx context.Context) {
 func (ks *keepStreamState) renew(lease int64) {
 	r := &renewal{instances: ks.service.instances, lease: lease, live: ks.live}
 	r.done = func(o outcome) { ks.done(lease, o) }
+	if ks.trace != nil {
+		span, end := ks.trace()
+		if r.span = span; end != nil {
+			r.done = func(o outcome) {
+				end(o.ttl, o.err)
+				ks.done(lease, o)
+			}
+		}
+	}
 	if ks.service.instances.ready(lease) {
 		r.attempt()
 		return
