@@ -51,7 +51,7 @@ func Main(ctx context.Context, src config.Source, stdout, stderr io.Writer) (err
 		logger.Warn(warning)
 	}
 	tracing, err := telemetry.Start(ctx, telemetry.Config{
-		ServiceName: Program, InstanceID: cfg.Name, OTLPEndpoint: cfg.OTLPEndpoint, SampleRatio: 1,
+		ServiceName: Program, InstanceID: cfg.Name, OTLPEndpoint: cfg.OTLPEndpoint, SampleRatio: cfg.OTLPSampleRatio,
 	})
 	if err != nil {
 		return err
@@ -79,6 +79,7 @@ func Main(ctx context.Context, src config.Source, stdout, stderr io.Writer) (err
 		return err
 	}
 	metrics := grpcserver.New(grpcserver.Config{Logger: logger, HTTP: proxy.HTTP(handler)}, metricsListeners...)
-	parts := append(proxy.Parts(), metrics.Part("metrics server"))
-	return lifecycle.NewGroup(logger, 0, parts...).Run(ctx)
+	// It stops last: until then it says that the proxy drains.
+	parts := append([]lifecycle.Part{metrics.Part("metrics server")}, proxy.Parts()...)
+	return lifecycle.NewGroup(logger, cfg.DrainDelay+cfg.DrainTimeout+lifecycle.StopWithinDefault, parts...).Run(ctx)
 }

@@ -31,7 +31,7 @@ func TestBadInputIsOneLine(t *testing.T) {
 	}{
 		{nil, "--consensus-endpoints is missing"},
 		{[]string{"--consensus-endpoints=127.0.0.1:1"}, "write http://host:port"},
-		{[]string{endpoints, "--name="}, "--name is empty"},
+		{[]string{endpoints, "--drain-timeout=-1s"}, "must not be negative"},
 		{[]string{endpoints, "--watch-buffer-bytes=1"}, "must be at least 1048576"},
 		{[]string{endpoints, "--watch-progress-notify-interval=1ms"}, "must be at least 100ms"},
 		{[]string{endpoints, "--election-timeout=60000"}, "must be at most 50000"},

@@ -93,7 +93,8 @@ func New(ctx context.Context, config *Config, deps Dependencies) (*Proxy, error)
 	p.wire(deps)
 	p.server = grpcserver.New(grpcserver.Config{
 		Logger: deps.Logger, HTTP: p.HTTP(deps.MetricsHandler),
-		RecvBytesMax: int(config.RequestBytesMax) + requestOverhead, Workers: clientWorkers,
+		RecvBytesMax: int(config.RequestBytesMax) + requestOverhead, Workers: clientWorkers, GraceMax: config.DrainTimeout,
+		ConnectionAgeMax: config.ConnectionAgeMax, ConnectionGrace: config.ConnectionGrace,
 		Options: []grpc.ServerOption{
 			grpc.ForceServerCodecV2(wire.NewCodec(encoding.GetCodecV2(grpcproto.Name))),
 			grpc.Creds(edge.Connections(insecure.NewCredentials())),
@@ -203,15 +204,32 @@ func (p *Proxy) Parts() []lifecycle.Part {
 		{Name: "proxy watch-hubs", Run: endless(p.hubs.Run)},
 		{Name: "proxy lease-services", Run: endless(p.leases.Run), Stop: closing(p.leases.Close)},
 		{Name: "proxy readiness", Run: endless(p.readiness)},
-		p.server.Part("proxy clients"),
+		p.clients(),
 	}
+}
+
+// clients is the client side, which stops by draining: health says so first and for Config.DrainDelay nothing else changes, then the
+// connections are asked to go elsewhere, and what is under way has Config.DrainTimeout to end.
+func (p *Proxy) clients() lifecycle.Part {
+	part := p.server.Part("proxy clients")
+	stop := part.Stop
+	part.Stop = func(ctx context.Context) error {
+		p.edge.Drain()
+		p.server.SetServing(false)
+		select {
+		case <-time.After(p.config.DrainDelay):
+		case <-ctx.Done():
+		}
+		return stop(ctx)
+	}
+	return part
 }
 
 // readiness tells the health service, and says once that the proxy is ready.
 func (p *Proxy) readiness(ctx context.Context) {
 	said := false
 	p.edge.FollowReadiness(ctx, func(serving bool) {
-		p.server.SetServing(serving)
+		p.server.SetServing(serving && !p.edge.Draining())
 		if serving && !said {
 			said = true
 			close(p.ready)

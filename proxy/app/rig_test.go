@@ -72,6 +72,7 @@ type rig struct {
 	proxy   *app.Proxy
 	config  *app.Config
 	tracers trace.TracerProvider
+	stop    func() // asks the proxy to end
 }
 
 // eachBinding runs a test over both bindings of the contracts.
@@ -157,6 +158,7 @@ func (r *rig) start() {
 	})
 	require.NoError(r.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
+	r.stop = cancel
 	ended := make(chan error, 1)
 	go func() { ended <- r.proxy.Run(ctx) }()
 	r.t.Cleanup(func() {

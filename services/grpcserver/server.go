@@ -37,6 +37,10 @@ type Config struct {
 	Internal bool
 	// GraceMax is how long Stop lets calls finish before it closes connections; 0 is 1 s. Watch streams never finish.
 	GraceMax time.Duration
+	// ConnectionAgeMax is when a client is asked to connect again, spread by a tenth; 0 is never. Its calls and streams go on over the
+	// old connection for ConnectionGrace (0: until they end), new ones take the new connection, which may lead elsewhere.
+	ConnectionAgeMax time.Duration
+	ConnectionGrace  time.Duration
 	// Unary and Stream are the interceptors, the first one outermost.
 	Unary  []grpc.UnaryServerInterceptor
 	Stream []grpc.StreamServerInterceptor
@@ -128,6 +132,7 @@ func options(c Config) []grpc.ServerOption {
 		}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: or(c.KeepaliveInterval, keepaliveInterval), Timeout: or(c.KeepaliveTimeout, keepaliveTimeout),
+			MaxConnectionAge: c.ConnectionAgeMax, MaxConnectionAgeGrace: c.ConnectionGrace,
 		}),
 		grpc.MaxConcurrentStreams(or(c.StreamsMax, math.MaxUint32)),
 		grpc.MaxSendMsgSize(math.MaxInt32),

@@ -96,6 +96,13 @@ func TestFlags(t *testing.T) {
 		{"URL without port", "holdfast", []string{"--listen-peer-urls", "http://127.0.0.1"}, nil, []string{"--listen-peer-urls"}},
 		{"https", "holdfast", []string{"--listen-peer-urls", "https://127.0.0.1:1"}, nil, []string{"--listen-peer-urls"}},
 		{"listen without advertise", "holdfast", []string{"--listen-client-urls", "http://127.0.0.1:0"}, nil, []string{"--advertise-client-urls"}},
+		{"health of a proxy without a metrics URL", "proxy", []string{"health"}, nil, []string{"--listen-metrics-urls is empty"}},
+		{
+			"health where nobody is", "holdfast",
+			[]string{"health", "--listen-client-urls", "http://127.0.0.1:1"},
+			nil,
+			[]string{"not healthy", "127.0.0.1:1/health"},
+		},
 		{"peer list without the name", "holdfast", local("--name", "other"), nil, []string{`"other"`, "--initial-cluster"}},
 		{"peer list with other URLs", "holdfast", local("--initial-advertise-peer-urls", "http://127.0.0.1:3"), nil, []string{"--initial-advertise-peer-urls", "http://127.0.0.1:3"}},
 		{"election below heartbeat", "holdfast", local("--heartbeat-interval", "100", "--election-timeout", "200"), nil, []string{"--election-timeout"}},

@@ -78,9 +78,9 @@ func (c *Config) Finish() error {
 		c.ConsensusEndpoints = c.endpoints.HostPorts()
 	}
 	if c.Name == "" {
-		host, err := os.Hostname()
+		host, err := config.HostName("--name")
 		if err != nil {
-			return failure.Wrap(failure.Config, "--name is empty and the host has no name: give this hub a name", err)
+			return err
 		}
 		c.Name = host
 	}

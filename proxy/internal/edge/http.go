@@ -38,6 +38,11 @@ func (e *Edge) health(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	query := r.URL.Query()
+	// Some balancers tell a server that wants no new calls from one that is gone, by 404 (HAProxy's disable-on-404).
+	refusal := http.StatusServiceUnavailable
+	if query.Get("unhealthy") == "404" {
+		refusal = http.StatusNotFound
+	}
 	reason := e.unhealthy(r.Context(), query.Get("serializable") == "true", query["exclude"])
 	answer := health{Health: "true", Reason: reason}
 	if reason != "" {
@@ -49,15 +54,24 @@ func (e *Edge) health(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	case reason != "":
 		e.config.Metrics.unhealthy.Inc()
-		http.Error(w, string(body), http.StatusServiceUnavailable)
+		http.Error(w, string(body), refusal)
 	default:
 		e.config.Metrics.healthy.Inc()
 		_, _ = w.Write(body) // a client that has gone needs no answer
 	}
 }
 
+// Drain has /health say from now on that no more calls should come.
+func (e *Edge) Drain() { e.draining.Store(true) }
+
+// Draining tells whether it does.
+func (e *Edge) Draining() bool { return e.draining.Load() }
+
 // unhealthy gives etcd's reason for not being healthy, or "".
 func (e *Edge) unhealthy(ctx context.Context, serializable bool, exclude []string) string {
+	if e.draining.Load() {
+		return "DRAINING"
+	}
 	class := routing.Linearizable
 	if serializable {
 		class = routing.Serializable
