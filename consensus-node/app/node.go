@@ -69,18 +69,22 @@ type Node struct {
 	failed     chan error
 	members    chan struct{}
 	// gone gets a word when others say that this member was removed.
-	gone chan struct{}
+	gone    chan struct{}
+	metrics *metrics
 }
 
 // Open takes the data directory and builds the node. It listens nowhere. Close it, or run its Parts, which close it at their end.
 func Open(cfg *Config, deps Dependencies) (*Node, error) {
-	n := &Node{cfg: cfg, deps: deps, failed: make(chan error, 1), members: make(chan struct{}, 1), gone: make(chan struct{}, 1), registry: edge.NewRegistry()}
+	n := &Node{
+		cfg: cfg, deps: deps, failed: make(chan error, 1), members: make(chan struct{}, 1), gone: make(chan struct{}, 1),
+		registry: edge.NewRegistry(), metrics: newMetrics(),
+	}
 	var err error
 	n.disk, err = openDisk(cfg, store.Options{
-		Logger: deps.Logger, MapBytes: cfg.Space.mapBytes(),
+		Logger: deps.Logger, MapBytes: cfg.Space.mapBytes(), ObserveCommit: n.metrics.committed,
 		OnDurable: func(uint64) { n.refresh() },
 		OnFailure: func(err error) { n.fail(failure.Wrap(failure.Storage, "the database could not be written", err)) },
-	})
+	}, n.metrics.synced)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +137,7 @@ func (n *Node) build() error {
 		ActiveSince: n.transport.ActiveSince, Forward: n.forward,
 		Logger: n.log, Tracer: n.deps.Tracers.Tracer("consensus-node"),
 	})
-	return nil
+	return n.register(n.deps.Metrics)
 }
 
 func (n *Node) buildRaft(applied, appliedTerm uint64) error {
@@ -222,6 +226,7 @@ func (n *Node) Parts() []lifecycle.Part {
 		{Name: "space", Run: n.runSpace},
 		{Name: "compaction", Run: n.runCompaction},
 		{Name: "feed", Run: n.publish},
+		{Name: "leader count", Run: n.countLeaders},
 	}
 }
 

@@ -35,9 +35,11 @@ type disk struct {
 // openDisk takes the data directory, making it if it is not there. Its errors are one line each: of kind Config for what the
 // operator can mend by choosing otherwise, of kind Storage for damage.
 //
+// synced, if not nil, is told how long each sync of the log took.
+//
 // A process may have been killed at any point of an earlier start: a log without a database, or with first entries but without a
 // term, is a cluster that has not begun; see unborn.
-func openDisk(cfg *Config, options store.Options) (*disk, error) {
+func openDisk(cfg *Config, options store.Options, synced func(time.Duration)) (*disk, error) {
 	if err := cfg.checkDataDir(); err != nil {
 		return nil, err
 	}
@@ -55,7 +57,7 @@ func openDisk(cfg *Config, options store.Options) (*disk, error) {
 		}
 	}
 	d := &disk{}
-	if d.log, d.state, err = wal.Open(cfg.logFiles(), cfg.logDir(), wal.Options{SegmentBytes: cfg.logSegmentBytes}); err != nil {
+	if d.log, d.state, err = wal.Open(cfg.logFiles(), cfg.logDir(), wal.Options{SegmentBytes: cfg.logSegmentBytes, ObserveSync: synced}); err != nil {
 		return nil, openError(cfg, "raft log", err)
 	}
 	if err := d.openStore(cfg, options); err != nil {

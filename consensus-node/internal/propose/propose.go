@@ -264,6 +264,13 @@ func (p *Packer) Resolve(outcome apply.Outcome) {
 	p.resolve(outcome.ID, Outcome{Outcome: outcome})
 }
 
+// Pending is how many writes wait for their outcome.
+func (p *Packer) Pending() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.waiting)
+}
+
 // Waits tells whether this node waits for the outcome of a command.
 func (p *Packer) Waits(id uint64) bool {
 	p.mu.Lock()

@@ -98,7 +98,11 @@ func (s *Store) commit() error {
 	if err := f.write(g); err != nil {
 		return fmt.Errorf("commit up to index %d to %s: %w", g.index, s.path, err)
 	}
-	if took := time.Since(start); took >= slowCommit {
+	took := time.Since(start)
+	if s.opts.ObserveCommit != nil {
+		s.opts.ObserveCommit(took)
+	}
+	if took >= slowCommit {
 		s.opts.Logger.Warn("slow database commit", slog.Duration("took", took),
 			slog.Int("operations", g.count), slog.Int("bytes", g.bytes))
 	}

@@ -42,6 +42,8 @@ type Options struct {
 	// with the new Durable index. It may call Reader; it must not block and not call
 	// Apply, Flush, Image, Install or Close of the Store.
 	OnDurable func(index uint64)
+	// ObserveCommit, if set, is told how long each commit took; it must not block.
+	ObserveCommit func(time.Duration)
 	// OnFailure is called at most once, from a goroutine of the Store, with the
 	// error that ended it.
 	OnFailure func(error)

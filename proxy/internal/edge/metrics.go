@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,7 +57,11 @@ func NewMetrics(registerer prometheus.Registerer, extensive bool) *Metrics {
 		hasLeader: gauge("etcd_server_has_leader", "Whether or not a leader exists. 1 is existence, 0 is not."),
 	}
 	registerer.MustRegister(m.started, m.finished, m.sentBytes, m.watches, m.streams, m.slow, m.lag, m.lagTime, m.moved,
-		m.healthy, m.unhealthy, m.hasLeader)
+		m.healthy, m.unhealthy)
+	// A node in the same process says whether it has a leader, and says it first.
+	if err := registerer.Register(m.hasLeader); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
+		panic(err)
+	}
 	if extensive {
 		m.seconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "grpc_server_handling_seconds", Help: "Response latency of RPCs that the server handled, in seconds.",
