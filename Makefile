@@ -168,14 +168,46 @@ compose-check:
 bench: build bin/cluster bin/nats-server bin/etcd
 	cd tests && go run ./bench -row='$(ROW)' $(BENCH_FLAGS)
 
+## test-compose: the whole system in containers, each service killed and cut off under load; needs Docker
+.PHONY: test-compose
+test-compose: images bin/nats-server bin/jaeger
+	@deploy/images/offline.sh --missing nats jaeger haproxy
+	cd tests && go test -count=1 -v -timeout 20m ./compose -compose $(COMPOSE_TEST_FLAGS)
+
+## rules-check: Prometheus's configuration and alert rules, by promtool of Debian's package
+.PHONY: rules-check
+rules-check:
+	@if [ ! -e bin/promtool ] && ! command -v apt-get >/dev/null; then echo 'no promtool: the alert rules are not checked'; \
+	else $(MAKE) --no-print-directory bin/promtool && cd deploy/prometheus && ../../bin/promtool check config prometheus.yml && \
+	../../bin/promtool test rules alerts_test.yml; fi
+bin/promtool:
+	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; mkdir -p bin; cd "$$work"; \
+	apt-get download -qq -o APT::Sandbox::User=root prometheus; dpkg-deb -x prometheus_*.deb .; cp usr/bin/promtool '$(CURDIR)/bin/promtool'
+
+## manifests-check: the manifests of Kubernetes and docker-compose.yml, by their own loaders
+.PHONY: manifests-check
+manifests-check:
+	cd tools/manifests-check && GOWORK=off go test ./...
+
+# What a fresh machine has no time for is left to test-compose: to build Jaeger, and to find traces in it.
+## compose-ci: test-compose without Jaeger, where a Docker engine answers
+.PHONY: compose-ci
+compose-ci:
+	@if ! docker version >/dev/null 2>&1; then echo 'no Docker engine answers: the system in containers is not tested here'; \
+	else $(MAKE) --no-print-directory images bin/nats-server && deploy/images/offline.sh --missing nats haproxy && \
+	cd tests && go test -count=1 -v -timeout 15m ./compose -compose -jaeger=false; fi
+
 # The tests come last, so that their own lines close the output.
 ## ci: everything that .ci/run checks
 .PHONY: ci
 ci:
 	$(MAKE) --no-print-directory gen-check
 	$(MAKE) --no-print-directory compose-check
+	$(MAKE) --no-print-directory rules-check
+	$(MAKE) --no-print-directory manifests-check
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory build
+	$(MAKE) --no-print-directory compose-ci
 	$(MAKE) --no-print-directory test
 
 ## tidy: each go.mod holds what its module needs, and the same versions everywhere
