@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
+	"github.com/holdfastdb/holdfast/consensus-node/internal/apply"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/edge"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/node"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/outbox"
@@ -99,9 +101,21 @@ func Open(cfg *Config, deps Dependencies) (*Node, error) {
 	return n, nil
 }
 
+// restore makes the replicated state from the database. Nearly all that it allocates stays, so the garbage collector would go through a
+// growing heap again and again for nothing: memory that is never touched, and so takes none, makes the heap look large enough to wait.
+func (n *Node) restore() (*apply.Machine, error) {
+	var ballast []byte
+	if debug.SetMemoryLimit(-1) == math.MaxInt64 { // else the limit decides
+		const ballastMax = 1 << 30
+		ballast = make([]byte, min(n.disk.store.SizeInUse(), ballastMax))
+	}
+	defer runtime.KeepAlive(ballast)
+	return node.RestoreMachine(node.Database(n.disk.store))
+}
+
 // build joins the parts; see the order of one round of apply in package node.
 func (n *Node) build() error {
-	machine, err := node.RestoreMachine(node.Database(n.disk.store))
+	machine, err := n.restore()
 	if err != nil {
 		return openError(n.cfg, "database", err)
 	}

@@ -3,6 +3,7 @@ package mvcc
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -105,6 +106,40 @@ func TestLoaderRefuses(t *testing.T) {
 		require.NoError(t, l.Add(Revision{5, 1}, false, kv("a", 5, 5, 1)))
 		require.ErrorIs(t, l.Add(c.rev, c.tombstone, c.kv), ErrBucketOrder, c.name)
 	}
+}
+
+// TestLoaderOrders loads many keys in any order: such as have much in common, are the begin of each other, or end in zeros, as the
+// bytes by which they are compared first are filled up.
+func TestLoaderOrders(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	keys := []string{"/common/", "/common/\x00", "/common/\x00\x00", "/common/a", "/common/a\x00"}
+	for len(keys) < 5000 {
+		key := []byte("/common/")
+		for range rng.IntN(14) {
+			key = append(key, byte(rng.IntN(3)))
+		}
+		keys = append(keys, string(key))
+	}
+	rng.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
+	l, versions := NewLoader(-1), map[string]int64{}
+	for i, key := range keys {
+		rev := int64(i + 2)
+		versions[key]++
+		require.NoError(t, l.Add(Revision{rev, 0}, false, &mvccpb.KeyValue{
+			Key: []byte(key), CreateRevision: 2, ModRevision: rev, Version: versions[key],
+		}))
+	}
+	s := l.State()
+	got, err := s.View().Range(&pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, KeysOnly: true}, nil)
+	require.NoError(t, err)
+	want := slices.Sorted(maps.Keys(versions))
+	require.Greater(t, len(want), 2000)
+	require.Len(t, got.Kvs, len(want))
+	for i, kv := range got.Kvs {
+		require.Equal(t, want[i], string(kv.Key))
+		require.Equal(t, versions[want[i]], kv.Version)
+	}
+	require.EqualValues(t, len(want), s.View().Keys())
 }
 
 // TestLoaderRaisedRevision loads what etcd's snapshot restore leaves when it is

@@ -150,6 +150,7 @@ func openChecked(path string, size int64, opts Options) (f *file, err error) {
 	}
 	f = &file{db: db, closed: make(chan struct{}), mapBytes: mapBytes}
 	f.refs.Store(1)
+	f.forgetPages() // of which the free ones were looked for
 	return f, nil
 }
 

@@ -106,13 +106,21 @@ func (r *Reader) Scan(from, to mvcc.Revision, fn func(rev mvcc.Revision, tombsto
 	})
 }
 
+// forgetBytes is how much of the file Visit reads before it gives the memory back.
+const forgetBytes = 32 << 20
+
 // Visit is Scan over everything for a fn that keeps nothing of kv: what a
 // restore needs, with no allocation for each change. An error of fn says that
 // a change is not as it was stored: it ends it, and is returned with the file
 // and page and as ErrCorrupt.
 func (r *Reader) Visit(fn func(rev mvcc.Revision, tombstone bool, kv *mvccpb.KeyValue) error) error {
-	scratch := &mvccpb.KeyValue{}
+	scratch, left := &mvccpb.KeyValue{}, forgetBytes
+	defer r.v.base.file.forgetPages()
 	return r.scan(mvcc.Revision{}, lastRevision(), func(rec *record, key []byte) error {
+		if left -= len(rec.data); left < 0 {
+			r.v.base.file.forgetPages()
+			left = forgetBytes
+		}
 		kv := rec.kv
 		if kv == nil {
 			kv = scratch
