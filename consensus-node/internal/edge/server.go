@@ -70,8 +70,9 @@ type Server struct {
 	ids      *idSource
 	failures failure.Edge
 	// changing holds a token while one change of the member list is on its way.
-	changing chan struct{}
-	noSpace  raising
+	changing      chan struct{}
+	noSpace       raising
+	defragmenting sharedWork
 }
 
 // New makes a server.

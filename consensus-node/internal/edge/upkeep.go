@@ -45,19 +45,28 @@ func (s *Server) runTask(ctx context.Context, call *consensusv1.Call, w work, re
 	reply(call, s.answer(call, response, headerOf(response).GetRevision()))
 }
 
-// defragment goes on if its caller does not wait any longer, as etcd's does: it ends with the database at the latest.
+// defragment goes on if its caller does not wait any longer, as etcd's does: it ends with the database at the latest. Callers who come while
+// one is under way share the next.
 func (s *Server) defragment(ctx context.Context) (proto.Message, error) {
-	if err := s.roomForCopy(); err != nil {
+	err := s.defragmenting.do(ctx, func() error { return s.defragmentOnce(context.WithoutCancel(ctx)) })
+	if err != nil {
 		return nil, err
 	}
+	return &pb.DefragmentResponse{}, nil // without a header, as etcd's
+}
+
+func (s *Server) defragmentOnce(ctx context.Context) error {
+	if err := s.roomForCopy(); err != nil {
+		return err
+	}
 	before, start := s.cfg.Store.Size(), time.Now()
-	if err := s.cfg.Store.Defragment(context.WithoutCancel(ctx)); err != nil {
+	if err := s.cfg.Store.Defragment(ctx); err != nil {
 		s.cfg.Logger.Warn("the database was not defragmented", "error", err)
-		return nil, err
+		return err
 	}
 	s.cfg.Logger.Info("the database is defragmented",
 		"bytes_before", before, "bytes_after", s.cfg.Store.Size(), "took", time.Since(start).String())
-	return &pb.DefragmentResponse{}, nil // without a header, as etcd's
+	return nil
 }
 
 // compacted waits until the compaction at a revision is done, and committed: no crash brings back what was dropped, and the space is
