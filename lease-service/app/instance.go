@@ -41,8 +41,8 @@ type Dependencies struct {
 	Dial func(address string) (Conn, error)
 	// Clock is the clock of all deadlines; nil is the time since boot.
 	Clock clock.Clock
-	// Incarnation is a number that no other start of an instance of this name has or had, and larger than any that had;
-	// 0 takes the time.
+	// Incarnation is a number that no other start of an instance of this name has or had; 0 takes the time. Where it is not larger
+	// than that of the start before, the consensus tier waits until it knows that one to be gone.
 	Incarnation uint64
 }
 

@@ -115,16 +115,17 @@ func (k *Keeper) judge(now time.Duration, instance *feedv1.Instance) (stays, rel
 		return false, true
 	case now-last > Removal+Margin:
 		return false, true
-	case k.succeeded(instance):
+	case k.succeeded(now, instance):
 		return false, false
 	}
 	return true, false
 }
 
-// succeeded tells whether a newer start of the same instance was heard.
-func (k *Keeper) succeeded(instance *feedv1.Instance) bool {
+// succeeded tells whether a newer start of the same instance is heard. One that has fallen silent is none, however high its number: the
+// clock that numbers come from may have been set back since.
+func (k *Keeper) succeeded(now time.Duration, instance *feedv1.Instance) bool {
 	for incarnation, h := range k.heard {
-		if h.instance.GetName() == instance.GetName() && incarnation > instance.GetIncarnation() && !h.leaving {
+		if h.instance.GetName() == instance.GetName() && incarnation > instance.GetIncarnation() && !h.leaving && now-h.at <= Removal {
 			return true
 		}
 	}
