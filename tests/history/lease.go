@@ -20,6 +20,7 @@ type Lease struct {
 	revokedBy time.Duration
 	gone      []Gone
 	kept      bool // somebody keeps it alive to the end
+	tried     time.Duration
 }
 
 // Renewal is a keepalive that was acknowledged.
@@ -46,6 +47,13 @@ func (l *Lease) Renew(r Renewal) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.renewals = append(l.renewals, r)
+}
+
+// Tried says that a keepalive was on its way until a time, whatever came of it, or the grant.
+func (l *Lease) Tried(at time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tried = max(l.tried, at)
 }
 
 // Revoke says that a revoke was asked for; nothing that ends the lease from then on is early.
@@ -134,12 +142,7 @@ func (l *Lease) check(f *findings) {
 	if len(l.gone) == 0 || l.granted != Done {
 		return
 	}
-	first := l.gone[0]
-	for _, g := range l.gone {
-		if g.At < first.At {
-			first = g
-		}
-	}
+	first := l.first()
 	if l.revoked != 0 && l.revoked <= first.At {
 		return // its client ended it
 	}
@@ -150,6 +153,35 @@ func (l *Lease) check(f *findings) {
 			return
 		}
 	}
+}
+
+// CheckLate says which leases lived on for too long. latest gives when one must have been seen to be gone that was renewed last at a time
+// and was seen to be gone first at another; leases that a client revoked, or that nobody saw gone, are not asked about.
+func CheckLate(leases []*Lease, latest func(ttl, renewed, gone time.Duration) time.Duration) []Violation {
+	f := &findings{check: "late lease"}
+	for _, l := range leases {
+		l.mu.Lock()
+		if len(l.gone) > 0 && l.granted == Done && l.revoked == 0 {
+			first := l.first()
+			if by := latest(l.TTL, l.tried, first.At); first.At > by {
+				f.add("lease %x of %v, renewed last at %v at the latest, was seen to be gone only at %v (%s), not by %v",
+					l.ID, l.TTL, l.tried, first.At, first.How, by)
+			}
+		}
+		l.mu.Unlock()
+	}
+	return f.all
+}
+
+// first is the first sign that the lease is no more; the caller holds the lock, and there is one.
+func (l *Lease) first() Gone {
+	first := l.gone[0]
+	for _, g := range l.gone {
+		if g.At < first.At {
+			first = g
+		}
+	}
+	return first
 }
 
 // endedLease is the lease whose end a change was: it deleted all keys of one lease and nothing else; 0 if it was none.

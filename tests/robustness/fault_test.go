@@ -114,7 +114,12 @@ func pickTwo[T any](rng *rand.Rand, list []T) (first, second T) {
 // list comes first, so that each run has one.
 func (r *run) happenAll(t *testing.T, rng *rand.Rand, d time.Duration) {
 	t.Helper()
-	list := chosen(t, r.system)
+	r.happenEach(t, rng, chosen(t, r.system), d)
+}
+
+// happenEach does that with some faults.
+func (r *run) happenEach(t *testing.T, rng *rand.Rand, list []fault, d time.Duration) {
+	t.Helper()
 	for begun, n := time.Now(), 0; n == 0 || time.Since(begun) < d; n++ {
 		if n%len(list) == 0 {
 			rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
@@ -126,8 +131,10 @@ func (r *run) happenAll(t *testing.T, rng *rand.Rand, d time.Duration) {
 		r.progress(t, "before "+f.name)
 		at := time.Now()
 		t.Logf("%v: %s", r.Now().Round(time.Millisecond), f.name)
+		r.troubles = append(r.troubles, trouble{from: r.Now(), until: never})
 		f.happen(t, r, rng)
 		over := time.Now()
+		r.troubles[len(r.troubles)-1].until = r.Now()
 		r.progress(t, "after "+f.name)
 		t.Logf("%v: %s is over after %v, and %v later all went on", r.Now().Round(time.Millisecond), f.name,
 			over.Sub(at).Round(time.Millisecond), time.Since(over).Round(time.Millisecond))

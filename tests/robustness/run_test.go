@@ -46,6 +46,7 @@ type run struct {
 	throughOne map[string][]*history.Watch
 
 	writers, readers sync.WaitGroup
+	troubles         []trouble // in their order
 
 	mu   sync.Mutex
 	ends []streamEnd
@@ -280,6 +281,7 @@ func (r *run) check(t *testing.T, head int64, stored *clientv3.GetResponse) {
 		violations = append(violations, r.stored(joined, stored)...)
 	}
 	violations = append(violations, r.unclear()...)
+	violations = append(violations, history.CheckLate(r.Leases(), r.latest)...)
 	r.summary(t, time.Since(begun))
 	for _, v := range violations {
 		if why := knownWeakness(v); r.oracle() && why != "" {

@@ -45,6 +45,7 @@ func (w *Workload) grant(ctx context.Context, c Client, rng *rand.Rand, ttl time
 	bounded, cancel := context.WithTimeout(ctx, OpTimeout)
 	defer cancel()
 	granted, err := pb.NewLeaseClient(c.ActiveConnection()).LeaseGrant(bounded, &pb.LeaseGrantRequest{ID: l.ID, TTL: int64(ttl / time.Second)})
+	l.Tried(w.Now())
 	if err != nil {
 		l.Granted(outcome(err), 0)
 		return l, false
@@ -91,6 +92,7 @@ func (w *Workload) stream(ctx context.Context, c Client, l *history.Lease, every
 		timer := time.AfterFunc(OpTimeout, cancel)
 		answer, err := stream.Recv()
 		timer.Stop()
+		l.Tried(w.Now())
 		if err != nil {
 			return false
 		}
