@@ -35,6 +35,7 @@ type stage struct {
 	admin     func(name string) *grpc.ClientConn // where a node answers for itself
 	quietP99  time.Duration                      // of the same load before what is measured
 	restarted restarted
+	owner     string // a process that owns leases and is no node; empty where nodes own them
 }
 
 // span is what lies between two samples.
@@ -123,7 +124,7 @@ func measure(ctx context.Context, s settings, r row, name string, n int, stderr 
 		}
 	}
 	st := &stage{
-		settings: s, meter: &meter{}, nodes: sys.nodes(), away: away, installed: sys.installs.of,
+		settings: s, meter: &meter{}, nodes: sys.nodes(), away: away, installed: sys.installs.of, owner: sys.owner,
 		profiles: sys.profiles, title: fmt.Sprintf("%s-%s-%d", r.name, name, n),
 		sample: func() (sample, error) { return takeSample(s, sys) },
 		target: target, held: sys.held, admin: func(name string) *grpc.ClientConn { return sys.admins[name] },
@@ -164,7 +165,11 @@ func (st *stage) run(ctx context.Context, r row, target *target) error {
 	}
 	err := steps(loading, st)
 	cancel(nil)
-	return errors.Join(<-done, err)
+	loaded := <-done
+	if errors.Is(loaded, errAllDone) {
+		loaded = nil
+	}
+	return errors.Join(loaded, err)
 }
 
 // sample is how far everything came at one moment.

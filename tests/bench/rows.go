@@ -23,6 +23,7 @@ type row struct {
 	freshPeak   bool      // peaks of memory count from when the measured time begins
 	starts      bool      // the load says when it has made what it needs
 	floor       bool      // a bare gRPC server does the like
+	oursOnly    bool      // beyond what an etcd can do
 }
 
 // oneNode ends the names of rows with one node.
@@ -81,6 +82,7 @@ func rows() []row {
 			about: "one client that writes and tries again without pause, while the leader is killed some times: " +
 				"gap_ms is the longest time between two acknowledged writes",
 		})
+	three = append(three, leaseRows()...)
 	all := make([]row, 0, 2*len(three))
 	for _, r := range three {
 		r.nodes = 3
@@ -109,7 +111,7 @@ func (r row) systems(named []string) []string {
 	}
 	return slices.DeleteFunc(names, func(name string) bool {
 		sys, err := systemNamed(name)
-		return err != nil || !slices.Contains(named, name) || !slices.Contains(sys.nodes, r.nodes) ||
+		return err != nil || r.oursOnly && name == etcd || !slices.Contains(named, name) || !slices.Contains(sys.nodes, r.nodes) ||
 			strings.HasSuffix(r.name, oneNode) != (r.nodes == 1)
 	})
 }

@@ -30,6 +30,8 @@ type system struct {
 	layout func(s settings, r row, data string, ports runner.PortPlan) runner.Layout
 	// installed is in the line that a node writes when it has put a snapshot in its state's place.
 	installed string
+	// owner is a process that owns leases and is no node; empty where the nodes own them.
+	owner string
 	// direct says that each node has an endpoint of its own, in the order of their names.
 	direct bool
 }
@@ -47,7 +49,7 @@ func systemNamed(name string) (system, error) {
 	case split:
 		return system{
 			programs: []string{"nats-server", "consensus-node", "watch-hub", "lease-service", "proxy"},
-			nodes:    []int{3}, layout: splitLayout, installed: "snapshot installed",
+			nodes:    []int{3}, layout: splitLayout, installed: "snapshot installed", owner: "lease1",
 		}, nil
 	case floor:
 		self, err := os.Executable()
