@@ -79,20 +79,26 @@ func (n *Node) signalLeadership(ctx context.Context, turned chan<- struct{}) {
 func publishSpan(ctx context.Context, tracer trace.Tracer, subject string, message *feedv1.Message) trace.Span {
 	var links []trace.Link
 	var parent trace.SpanContext
-	for _, revision := range message.GetRevisions() {
-		if len(revision.GetSpanContext()) == 0 {
-			continue
+	add := func(encoded []byte) {
+		if len(encoded) == 0 {
+			return
 		}
-		written := telemetry.DecodeSpanContext(revision.GetSpanContext())
+		written := telemetry.DecodeSpanContext(encoded)
 		if !written.IsSampled() {
-			continue
+			return
 		}
 		if !parent.IsValid() {
 			parent = written
 		}
-		if len(links) < linksMax {
+		if last := len(links) - 1; len(links) < linksMax && (last < 0 || !links[last].SpanContext.Equal(written)) {
 			links = append(links, trace.Link{SpanContext: written})
 		}
+	}
+	for _, revision := range message.GetRevisions() {
+		add(revision.GetSpanContext())
+	}
+	for _, change := range message.GetLeaseChanges() {
+		add(change.GetSpanContext())
 	}
 	if !parent.IsValid() {
 		return nil

@@ -1,7 +1,6 @@
 package app_test
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -10,8 +9,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	leasev1 "github.com/holdfastdb/holdfast/proto/holdfast/lease/v1"
 	"github.com/holdfastdb/holdfast/services/bus"
@@ -236,31 +233,83 @@ func TestUnknownOutcome(t *testing.T) {
 	})
 }
 
-// A client's revoke stops the acknowledgements; one that comes to nothing lets them go on.
+// What is told of a client's revoke.
+const (
+	done   = leasev1.Outcome_OUTCOME_DONE
+	stop   = leasev1.Ask_ASK_STOP
+	resume = leasev1.Ask_ASK_RESUME
+)
+
+// A client's revoke stops the acknowledgements; one that comes to nothing lets them go on: soon if its proxy says so, else later.
 func TestStop(t *testing.T) {
 	inBubble(t, true, func(t *testing.T, r *rig) {
 		i := r.start("a")
 		r.node.grant(7, 60)
 		until(t, time.Second, "lease known", func() bool { return i.keepAlive(7).GetOutcome() == renewed })
-		stopped, err := i.keeper.Stop(t.Context(), &leasev1.StopRequest{Leases: []int64{7}})
-		require.NoError(t, err)
-		require.Empty(t, stopped.GetNotOwned())
+		require.Equal(t, done, i.tell(stop, 7, 1))
 		require.Equal(t, unavailable, i.keepAlive(7).GetOutcome())
 		r.node.revoke(7)
 		until(t, time.Second, "gone", func() bool { return i.keepAlive(7).GetOutcome() == notFound })
 
 		r.node.grant(8, 60)
-		_, err = i.keeper.Stop(t.Context(), &leasev1.StopRequest{Leases: []int64{8}})
-		require.NoError(t, err)
+		require.Equal(t, done, i.tell(stop, 8, 2))
 		require.Equal(t, unavailable, i.keepAlive(8).GetOutcome())
 		until(t, 12*time.Second, "goes on", func() bool { return i.keepAlive(8).GetOutcome() == renewed })
 
+		require.Equal(t, done, i.tell(stop, 8, 3))
+		require.Equal(t, done, i.tell(resume, 8, 3))
+		sent := time.Now()
+		require.Equal(t, renewed, i.keepAlive(8).GetOutcome())
+		require.Less(t, time.Since(sent), 200*time.Millisecond, "the proxy said that the revoke came to nothing")
+
 		r.node.set(func(f *faults) { f.majority = true })
 		time.Sleep(removal)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		_, err = i.keeper.Stop(ctx, &leasev1.StopRequest{Leases: []int64{8}})
-		require.Equal(t, codes.DeadlineExceeded, status.Code(err), "who has no right does not know who has")
+		require.Equal(t, unavailable, i.tell(stop, 8, 4), "who has no right does not know who has")
+	})
+}
+
+// Each of two revokes of one id holds what it may meet: the first to happen ends one stop, not both, so that no keepalive of a lease
+// that is granted in between is acknowledged after the second.
+func TestStopsAreCounted(t *testing.T) {
+	overBoth(t, func(t *testing.T, r *rig) {
+		i := r.start("a")
+		r.node.grant(7, 60)
+		require.Equal(t, done, i.tell(stop, 7, 1))
+		require.Equal(t, done, i.tell(stop, 7, 2))
+		require.Equal(t, done, i.tell(stop, 7, 2), "told again, as after an answer that was lost")
+		r.node.revoke(7)
+		r.node.grant(7, 60)
+		require.Equal(t, unavailable, i.keepAlive(7).GetOutcome(), "the second is still on its way")
+		r.node.revoke(7)
+		r.node.grant(7, 60)
+		until(t, time.Second, "nothing is on its way", func() bool { return i.keepAlive(7).GetOutcome() == renewed })
+
+		// The second finds nothing, after the first has ended a stop in its place.
+		require.Equal(t, done, i.tell(stop, 7, 3))
+		require.Equal(t, done, i.tell(stop, 7, 4))
+		r.node.revoke(7)
+		require.Equal(t, done, i.tell(resume, 7, 3))
+		r.node.grant(7, 60)
+		until(t, time.Second, "nothing is on its way", func() bool { return i.keepAlive(7).GetOutcome() == renewed })
+	})
+}
+
+// A revoke that a gap in the feed hides has ended its stop all the same: the lease that is granted next is renewed at once.
+func TestGapEndsStops(t *testing.T) {
+	inBubble(t, true, func(t *testing.T, r *rig) {
+		i := r.start("a")
+		r.node.grant(7, 60)
+		r.node.grant(8, 60)
+		require.Equal(t, done, i.tell(stop, 7, 1))
+		require.Equal(t, done, i.tell(stop, 8, 2))
+		r.node.set(func(f *faults) { f.deaf = true })
+		r.node.revoke(7)
+		r.node.revoke(8)
+		r.node.grant(8, 60)
+		r.node.set(func(f *faults) { f.deaf = false })
+		until(t, time.Second, "renewed", func() bool { return i.keepAlive(8).GetOutcome() == renewed })
+		r.node.grant(7, 60)
+		until(t, time.Second, "renewed", func() bool { return i.keepAlive(7).GetOutcome() == renewed })
 	})
 }
 
@@ -270,8 +319,7 @@ func TestStopOfNoLease(t *testing.T) {
 	overBoth(t, func(t *testing.T, r *rig) {
 		i := r.start("a")
 		refused := func(id int64) {
-			_, err := i.keeper.Stop(t.Context(), &leasev1.StopRequest{Leases: []int64{id}})
-			require.Equal(t, codes.NotFound, status.Code(err))
+			require.Equal(t, notFound, i.tell(stop, id, uint64(id)))
 			r.node.grant(id, 60)
 			until(t, time.Second, "renewed", func() bool { return i.keepAlive(id).GetOutcome() == renewed })
 		}
@@ -283,8 +331,7 @@ func TestStopOfNoLease(t *testing.T) {
 		// One that the feed has not told of yet exists, and is stopped.
 		r.node.set(func(f *faults) { f.deaf, f.silent = true, true })
 		r.node.grant(8, 60)
-		_, err := i.keeper.Stop(t.Context(), &leasev1.StopRequest{Leases: []int64{8}})
-		require.NoError(t, err)
+		require.Equal(t, done, i.tell(stop, 8, 8))
 		r.node.set(func(f *faults) { f.deaf, f.silent = false, false })
 		until(t, time.Second, "lease known", func() bool {
 			rest, err := i.keeper.Remaining(t.Context(), &leasev1.RemainingRequest{Leases: []int64{8}})
@@ -292,12 +339,64 @@ func TestStopOfNoLease(t *testing.T) {
 		})
 		require.Equal(t, unavailable, i.keepAlive(8).GetOutcome())
 
-		// Without the proof it is stopped, too: it may exist.
+		// Without the proof nothing is said: it may exist.
 		r.node.set(func(f *faults) { f.majority = true })
-		ctx, cancel := context.WithTimeout(t.Context(), removal)
-		defer cancel()
-		_, err = i.keeper.Stop(ctx, &leasev1.StopRequest{Leases: []int64{9}})
-		require.NotEqual(t, codes.NotFound, status.Code(err))
+		require.Equal(t, unavailable, i.tell(stop, 9, 9))
+	})
+}
+
+// The rest of a long lease that nobody renews is recorded every five minutes: whoever owns it next counts that, and not the whole TTL
+// again. A keepalive is acknowledged after the record is cleared, and then the full TTL counts.
+func TestRestsAreRecorded(t *testing.T) {
+	overBoth(t, func(t *testing.T, r *rig) {
+		const ttl, renews = 1500, 8
+		a := r.start("a")
+		r.node.grant(7, ttl)
+		r.node.grant(renews, ttl)
+		granted := time.Now()
+		rest := func(id int64) int64 {
+			r.node.mu.Lock()
+			defer r.node.mu.Unlock()
+			return r.node.leases[id].GetRemainingTtlS()
+		}
+		for range 7 {
+			time.Sleep(2 * time.Minute)
+			require.Equal(t, renewed, a.keepAlive(renews).GetOutcome())
+			require.Zero(t, rest(renews), "what is renewed costs the consensus tier nothing")
+		}
+		require.InDelta(t, ttl-10*60, rest(7), 5, "after ten minutes, the second record")
+		require.GreaterOrEqual(t, rest(7), int64(ttl)-600)
+
+		a.stop()
+		b := r.start("b")
+		expires(t, r, 7, granted.Add(ttl*time.Second), granted.Add((ttl+300+10)*time.Second))
+
+		last := time.Now()
+		until(t, 6*time.Minute, "recorded", func() bool { return rest(renews) > 0 })
+		require.Equal(t, renewed, b.keepAlive(renews).GetOutcome())
+		require.Zero(t, rest(renews))
+		renewedAt := time.Now()
+		b.stop()
+		r.start("c")
+		expires(t, r, renews, renewedAt.Add(ttl*time.Second), last.Add((ttl+300+700)*time.Second))
+	})
+}
+
+// A record that comes late, after its call was given up, shortens nothing: not after a keepalive was acknowledged, nor for a lease that
+// was granted anew.
+func TestLateRecord(t *testing.T) {
+	inBubble(t, true, func(t *testing.T, r *rig) {
+		const ttl = 900
+		a := r.start("a")
+		r.node.grant(7, ttl)
+		r.node.set(func(f *faults) { f.records = true })
+		until(t, 6*time.Minute, "a record is held up", func() bool { return len(r.node.held()) > 0 })
+		require.Equal(t, renewed, a.keepAlive(7).GetOutcome())
+		at := time.Now()
+		r.node.late()
+		a.stop()
+		r.start("b")
+		expires(t, r, 7, at.Add(ttl*time.Second), at.Add((ttl+300+10)*time.Second))
 	})
 }
 

@@ -38,6 +38,9 @@ type node struct {
 	calls   int
 	pageMax int
 	faults  faults
+	// marked is the sequence of each lease's last checkpoint, and records those that are held up.
+	marked  map[int64]uint64
+	records []*consensusv1.CheckpointLeasesRequest
 }
 
 // faults are what is wrong now.
@@ -50,6 +53,8 @@ type faults struct {
 	outcomes bool
 	// silent holds back the lease changes of direct streams.
 	silent bool
+	// records holds up the recording of rests: the call fails, and late carries it out.
+	records bool
 }
 
 type beat struct {
@@ -61,7 +66,7 @@ type beat struct {
 func newNode() *node {
 	return &node{
 		leases: map[int64]*consensusv1.LeaseEntry{}, revoked: map[int64]time.Time{}, view: &feedv1.View{},
-		heard: map[uint64]beat{}, grew: make(chan struct{}), pageMax: 10_000,
+		heard: map[uint64]beat{}, marked: map[int64]uint64{}, grew: make(chan struct{}), pageMax: 10_000,
 	}
 }
 
@@ -142,10 +147,46 @@ func (n *node) remove(id int64, expired bool) {
 func (n *node) checkpoint(id, rest int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.mark(id, rest, uint64(len(n.changes)))
+}
+
+// mark records a rest that was reckoned as of a sequence, or clears it.
+func (n *node) mark(id, rest int64, decided uint64) {
+	lease := n.leases[id]
+	if lease == nil || rest > 0 && max(lease.GetGrantedSequence(), n.marked[id]) > decided {
+		return
+	}
 	n.leases[id] = &consensusv1.LeaseEntry{
-		Id: id, TtlS: n.leases[id].GetTtlS(), RemainingTtlS: rest, GrantedSequence: n.leases[id].GetGrantedSequence(),
+		Id: id, TtlS: lease.GetTtlS(), RemainingTtlS: rest, GrantedSequence: lease.GetGrantedSequence(),
 	}
 	n.commit(&feedv1.LeaseChange{Change: &feedv1.LeaseChange_Checkpoint{Checkpoint: &feedv1.LeaseCheckpoint{Id: id, RemainingTtlS: rest}}})
+	n.marked[id] = uint64(len(n.changes))
+}
+
+func (n *node) held() []*consensusv1.CheckpointLeasesRequest {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.records
+}
+
+// late carries out the records that were held up, and holds up no more.
+func (n *node) late() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.faults.records = false
+	for _, request := range n.records {
+		n.marks(request)
+	}
+}
+
+// marks carries out a call if its speaker is of the present view.
+func (n *node) marks(request *consensusv1.CheckpointLeasesRequest) {
+	if request.GetEpoch() != n.view.GetEpoch() {
+		return
+	}
+	for _, c := range request.GetCheckpoints() {
+		n.mark(c.GetId(), c.GetRemainingTtlS(), request.GetDecidedSequence())
+	}
 }
 
 // gone tells when a lease went; ok is false while it is there.
@@ -349,11 +390,13 @@ func (n *node) CheckpointLeases(ctx context.Context, request *consensusv1.Checkp
 	if err := n.await(ctx); err != nil {
 		return nil, err
 	}
-	for _, c := range request.GetCheckpoints() {
-		n.checkpoint(c.GetId(), c.GetRemainingTtlS())
-	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.faults.records && request.GetCheckpoints()[0].GetRemainingTtlS() > 0 {
+		n.records = append(n.records, request)
+		return nil, status.Error(codes.Unavailable, "held up")
+	}
+	n.marks(request)
 	return &consensusv1.CheckpointLeasesResponse{Sequence: uint64(len(n.changes))}, nil
 }
 

@@ -179,17 +179,29 @@ func (i *instance) keepAlive(lease int64) *leasev1.KeepAliveAnswer {
 // keepAlives sends keepalives in one batch and gives the answers in their order.
 func (i *instance) keepAlives(leases ...int64) []*leasev1.KeepAliveAnswer {
 	i.t.Helper()
+	asked := make([]*leasev1.KeepAlive, len(leases))
+	for n, lease := range leases {
+		asked[n] = &leasev1.KeepAlive{Id: uint64(n + 1), Lease: lease}
+	}
+	return i.ask(asked...)
+}
+
+// tell tells of a client's revoke.
+func (i *instance) tell(ask leasev1.Ask, lease int64, ticket uint64) leasev1.Outcome {
+	i.t.Helper()
+	return i.ask(&leasev1.KeepAlive{Id: 1, Lease: lease, Ask: ask, Ticket: ticket})[0].GetOutcome()
+}
+
+// ask sends one batch and gives the answers in its order; ids count from 1.
+func (i *instance) ask(asked ...*leasev1.KeepAlive) []*leasev1.KeepAliveAnswer {
+	i.t.Helper()
 	ctx, cancel := context.WithCancel(i.t.Context())
 	defer cancel()
 	stream, err := i.keeper.KeepAlives(ctx)
 	require.NoError(i.t, err)
-	batch := &leasev1.KeepAliveBatch{}
-	for n, lease := range leases {
-		batch.KeepAlives = append(batch.KeepAlives, &leasev1.KeepAlive{Id: uint64(n + 1), Lease: lease})
-	}
-	require.NoError(i.t, stream.Send(batch))
-	answers := make([]*leasev1.KeepAliveAnswer, len(leases))
-	for got, taken := 0, uint64(0); got < len(leases); {
+	require.NoError(i.t, stream.Send(&leasev1.KeepAliveBatch{KeepAlives: asked}))
+	answers := make([]*leasev1.KeepAliveAnswer, len(asked))
+	for got, taken := 0, uint64(0); got < len(asked); {
 		message, err := stream.Recv()
 		require.NoError(i.t, err)
 		for _, answer := range message.GetAnswers() {

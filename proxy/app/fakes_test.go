@@ -250,6 +250,13 @@ func (w *world) answer(id uint64, call *consensusv1.Call) *consensusv1.Answer {
 			ClusterId: clusterID, MemberId: id, Term: h.RaftTerm, Revision: h.Revision, CompactRevision: w.compact,
 		}, h.Revision)
 	case consensusv1.Method_METHOD_LEASE_REVOKE:
+		var request pb.LeaseRevokeRequest
+		switch _ = proto.Unmarshal(call.GetRequest(), &request); request.GetID() {
+		case 0, 405:
+			return &consensusv1.Answer{Code: uint32(codes.NotFound), Message: "etcdserver: requested lease not found"}
+		case 408:
+			return &consensusv1.Answer{Code: uint32(codes.Unavailable), Message: "etcdserver: request timed out"}
+		}
 		return ok(&pb.LeaseRevokeResponse{Header: header()}, 0)
 	case consensusv1.Method_METHOD_LEASE_TIME_TO_LIVE:
 		var request pb.LeaseTimeToLiveRequest
@@ -446,7 +453,10 @@ func (k *keeper) KeepAlives(stream leasev1.Keeper_KeepAlivesServer) error {
 			decide := k.decide
 			k.mu.Unlock()
 			answer := &leasev1.KeepAliveAnswer{Outcome: leasev1.Outcome_OUTCOME_RENEWED, TtlS: one.GetLease() % 100, Revision: 7}
-			if decide != nil {
+			switch {
+			case one.GetAsk() != leasev1.Ask_ASK_UNSPECIFIED:
+				answer = k.revoking(one)
+			case decide != nil:
 				if a := decide(one.GetLease()); a != nil {
 					answer = a
 				}
@@ -460,12 +470,17 @@ func (k *keeper) KeepAlives(stream leasev1.Keeper_KeepAlivesServer) error {
 	}
 }
 
-func (k *keeper) Stop(_ context.Context, request *leasev1.StopRequest) (*leasev1.StopResponse, error) {
-	k.world.note("%s stop %d", k.name, request.GetLeases()[0])
-	if request.GetLeases()[0] == 404 {
-		return nil, status.Error(codes.NotFound, "no such lease")
+// revoking answers what is told of a client's revoke.
+func (k *keeper) revoking(one *leasev1.KeepAlive) *leasev1.KeepAliveAnswer {
+	if one.GetAsk() == leasev1.Ask_ASK_RESUME {
+		k.world.note("%s resume %d", k.name, one.GetLease())
+		return &leasev1.KeepAliveAnswer{Outcome: leasev1.Outcome_OUTCOME_DONE}
 	}
-	return &leasev1.StopResponse{}, nil
+	k.world.note("%s stop %d", k.name, one.GetLease())
+	if one.GetLease() == 404 {
+		return &leasev1.KeepAliveAnswer{Outcome: leasev1.Outcome_OUTCOME_NOT_FOUND}
+	}
+	return &leasev1.KeepAliveAnswer{Outcome: leasev1.Outcome_OUTCOME_DONE}
 }
 
 func (k *keeper) Remaining(_ context.Context, request *leasev1.RemainingRequest) (*leasev1.RemainingResponse, error) {

@@ -223,7 +223,19 @@ func TestRevokeStopsTheOwnerFirst(t *testing.T) {
 		before := len(r.world.notes())
 		_, err = leases.LeaseRevoke(t.Context(), &pb.LeaseRevokeRequest{ID: 404})
 		require.Equal(t, rpctypes.ErrGRPCLeaseNotFound, err)
-		require.Equal(t, []string{"l1 stop 404"}, r.world.notes()[before:], "nothing is proposed")
+		require.Equal(t, []string{"l1 stop 404", "n1 LEASE_REVOKE"}, r.world.notes()[before:], "of a lease that there never is")
+
+		// The owner is told of a revoke that came to nothing, but not of one that may still happen.
+		before = len(r.world.notes())
+		_, err = leases.LeaseRevoke(t.Context(), &pb.LeaseRevokeRequest{ID: 405})
+		require.Equal(t, codes.NotFound, status.Code(err))
+		require.Eventually(t, func() bool { return len(r.world.notes()) == before+3 }, 5*time.Second, time.Millisecond)
+		require.Equal(t, []string{"l1 stop 405", "n1 LEASE_REVOKE", "l1 resume 405"}, r.world.notes()[before:])
+		_, err = leases.LeaseRevoke(t.Context(), &pb.LeaseRevokeRequest{ID: 408})
+		require.Equal(t, codes.Unavailable, status.Code(err))
+		_, err = leases.LeaseRevoke(t.Context(), &pb.LeaseRevokeRequest{ID: 2})
+		require.NoError(t, err)
+		require.Equal(t, []string{"l1 stop 408", "n1 LEASE_REVOKE", "l1 stop 2", "n1 LEASE_REVOKE"}, r.world.notes()[before+3:])
 
 		stop()
 		start := time.Now()

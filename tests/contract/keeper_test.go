@@ -7,8 +7,6 @@ import (
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
 	leasev1 "github.com/holdfastdb/holdfast/proto/holdfast/lease/v1"
@@ -69,11 +67,20 @@ func newKeepAlives(t *testing.T, conn grpc.ClientConnInterface) *keepAlives {
 // send sends one batch and gives the id of its first keepalive.
 func (k *keepAlives) send(leases ...int64) (first uint64) {
 	k.t.Helper()
-	batch := &leasev1.KeepAliveBatch{Taken: k.taken}
+	keepAlives := make([]*leasev1.KeepAlive, len(leases))
+	for i, lease := range leases {
+		keepAlives[i] = &leasev1.KeepAlive{Lease: lease}
+	}
+	return k.sendAll(keepAlives...)
+}
+
+func (k *keepAlives) sendAll(keepAlives ...*leasev1.KeepAlive) (first uint64) {
+	k.t.Helper()
+	batch := &leasev1.KeepAliveBatch{Taken: k.taken, KeepAlives: keepAlives}
 	first = k.id + 1
-	for _, lease := range leases {
+	for _, keepAlive := range keepAlives {
 		k.id++
-		batch.KeepAlives = append(batch.KeepAlives, &leasev1.KeepAlive{Id: k.id, Lease: lease})
+		keepAlive.Id = k.id
 	}
 	k.sent++
 	require.NoError(k.t, k.stream.Send(batch))
@@ -205,15 +212,26 @@ func keeperCreditSuite(t *testing.T, _ *services, conn grpc.ClientConnInterface)
 	k.collect(first, waiting)
 }
 
-// From Stop on no keepalive is acknowledged, and once the revoke has been heard of the lease is gone.
+// tell tells of a client's revoke until the instance may answer.
+func (k *keepAlives) tell(ask leasev1.Ask, lease int64, ticket uint64) leasev1.Outcome {
+	k.t.Helper()
+	for { // bounded by the stream's deadline
+		first := k.sendAll(&leasev1.KeepAlive{Lease: lease, Ask: ask, Ticket: ticket})
+		if outcome := k.collect(first, 1)[0].GetOutcome(); outcome != unavailable {
+			return outcome
+		}
+	}
+}
+
+// From a stop on no keepalive is acknowledged, and once the revoke has been heard of the lease is gone. One of which nothing
+// comes is ended.
 func stopSuite(t *testing.T, _ *services, conn grpc.ClientConnInterface) {
-	c, k, client := newCaller(t, conn), newKeepAlives(t, conn), leasev1.NewKeeperClient(conn)
+	const done, stop, resume = leasev1.Outcome_OUTCOME_DONE, leasev1.Ask_ASK_STOP, leasev1.Ask_ASK_RESUME
+	c, k := newCaller(t, conn), newKeepAlives(t, conn)
 	leases := c.grant(2)
 	revoked, stays := leases[0], leases[1]
 	k.renew(revoked)
-	stopped, err := client.Stop(bounded(t), &leasev1.StopRequest{Leases: []int64{revoked}})
-	require.NoError(t, err)
-	require.Empty(t, stopped.GetNotOwned())
+	require.Equal(t, done, k.tell(stop, revoked, 1))
 	require.Equal(t, unavailable, k.ask(revoked)[0].GetOutcome())
 	k.renew(stays)
 
@@ -221,8 +239,11 @@ func stopSuite(t *testing.T, _ *services, conn grpc.ClientConnInterface) {
 	require.Equal(t, notFound, k.settle(revoked)[0].GetOutcome())
 	k.renew(stays)
 
-	_, err = client.Stop(bounded(t), &leasev1.StopRequest{Leases: []int64{missing}})
-	require.Equal(t, codes.NotFound, status.Code(err), "there is nothing to stop")
+	require.Equal(t, notFound, k.tell(stop, missing, 2), "there is nothing to stop")
+
+	require.Equal(t, done, k.tell(stop, stays, 3))
+	require.Equal(t, done, k.tell(resume, stays, 3))
+	k.renew(stays)
 }
 
 func remainingSuite(t *testing.T, _ *services, conn grpc.ClientConnInterface) {

@@ -62,7 +62,10 @@ func (s *step) command(c *journalv1.Command) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	return Outcome{ID: c.GetId(), Response: a.response, Err: a.err, Revision: a.revision}, nil
+	return Outcome{
+		ID: c.GetId(), Response: a.response, Err: a.err, Revision: a.revision,
+		Revisions: len(s.res.Revisions), LeaseChanges: len(s.res.LeaseChanges),
+	}, nil
 }
 
 func (s *step) dispatch(c *journalv1.Command) (answer, error) {

@@ -83,7 +83,8 @@ func (s *step) expire(cmd *journalv1.LeaseExpire) (answer, error) {
 }
 
 // checkpoint records all of the rests or none: the speaker must not believe
-// that it cleared one which stands. Leases that are gone are passed over.
+// that it cleared one which stands. Leases that are gone are passed over, and
+// so are those of which a rest says nothing any more.
 func (s *step) checkpoint(cmd *journalv1.LeaseCheckpoints) (answer, error) {
 	claim := lease.Claim{Name: cmd.GetName(), Incarnation: cmd.GetIncarnation(), Epoch: cmd.GetEpoch()}
 	for _, c := range cmd.GetCheckpoints() {
@@ -97,9 +98,9 @@ func (s *step) checkpoint(cmd *journalv1.LeaseCheckpoints) (answer, error) {
 		}
 	}
 	for _, c := range cmd.GetCheckpoints() {
-		change, err := s.m.leases.Checkpoint(c.GetId(), c.GetRemainingTtlS())
+		change, err := s.m.leases.Checkpoint(c.GetId(), c.GetRemainingTtlS(), cmd.GetDecidedSequence())
 		if err != nil {
-			continue // gone; the rest was checked above
+			continue // gone or late; the rest was checked above
 		}
 		s.changed(change)
 		s.putLease(c.GetId())

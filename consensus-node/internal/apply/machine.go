@@ -99,6 +99,10 @@ type Outcome struct {
 	// Revision is the one in the response's header, or the present one where a
 	// response has no header. 0 on error.
 	Revision int64
+	// Revisions and LeaseChanges are how many of the Result's there were when
+	// the command was done: those beyond the command before it are its own.
+	Revisions    int
+	LeaseChanges int
 }
 
 // Apply applies the entry at an index. A nil entry is an empty one. vals gives

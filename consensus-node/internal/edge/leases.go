@@ -182,6 +182,7 @@ func (s *Server) CheckpointLeases(
 	outcome, err := s.proposeForOwner(ctx, &journalv1.Command{Command: &journalv1.Command_LeaseCheckpoint{
 		LeaseCheckpoint: &journalv1.LeaseCheckpoints{
 			Checkpoints: request.GetCheckpoints(), Epoch: request.GetEpoch(), Name: request.GetName(), Incarnation: request.GetIncarnation(),
+			DecidedSequence: request.GetDecidedSequence(),
 		},
 	}})
 	if err != nil {

@@ -24,6 +24,9 @@ var (
 	ErrInstances = status.Error(codes.InvalidArgument, "holdfast: the instances of a lease view need a name each and an incarnation")
 	// ErrRemaining refuses a checkpoint outside of the lease's TTL.
 	ErrRemaining = status.Error(codes.InvalidArgument, "holdfast: the rest of a lease must lie between 0 and its TTL")
+	// ErrLate refuses a checkpoint that was reckoned before the lease was
+	// granted, or before its rest was last recorded or cleared.
+	ErrLate = status.Error(codes.FailedPrecondition, "holdfast: the lease was granted or renewed after its rest was reckoned")
 )
 
 // ChangeView moves to the next epoch. The instances of the new view come from

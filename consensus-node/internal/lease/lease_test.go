@@ -35,9 +35,9 @@ func TestRefusedChangesTakeNoNumber(t *testing.T) {
 	require.Equal(t, rpctypes.ErrGRPCLeaseExist, err)
 	_, err = table.Revoke(2, false, 0)
 	require.Equal(t, rpctypes.ErrGRPCLeaseNotFound, err)
-	_, err = table.Checkpoint(2, 1)
+	_, err = table.Checkpoint(2, 1, 9)
 	require.Equal(t, rpctypes.ErrGRPCLeaseNotFound, err)
-	_, err = table.Checkpoint(1, lease.TTLMaxS+1)
+	_, err = table.Checkpoint(1, lease.TTLMaxS+1, 9)
 	require.Equal(t, lease.ErrRemaining, err)
 	_, err = table.ChangeView(&journalv1.ViewChange{FromEpoch: 1})
 	require.Equal(t, lease.ErrEpoch, err)
@@ -147,13 +147,33 @@ func TestGrantedSequence(t *testing.T) {
 		return l.GrantedSequence
 	}
 	require.EqualValues(t, 1, granted())
-	_, err := table.Checkpoint(1, 3)
+	_, err := table.Checkpoint(1, 3, 9)
 	require.NoError(t, err)
 	l, _ := table.Get(1)
 	require.EqualValues(t, 1, l.GrantedSequence, "a checkpoint grants nothing")
 	_, err = table.Revoke(1, false, 0)
 	require.NoError(t, err)
 	require.EqualValues(t, 4, granted())
+}
+
+// A rest that comes late must not shorten what was granted or cleared since; a clearing is never late.
+func TestLateCheckpoints(t *testing.T) {
+	table := lease.New()
+	mark := func(remaining int64, decided uint64) error {
+		_, err := table.Checkpoint(1, remaining, decided)
+		return err
+	}
+	_, err := table.Grant(1, 500)
+	require.NoError(t, err)
+	require.Equal(t, lease.ErrLate, mark(300, 0))
+	require.NoError(t, mark(300, 1))
+	require.Equal(t, lease.ErrLate, mark(200, 1))
+	require.NoError(t, mark(0, 0))
+	require.Equal(t, lease.ErrLate, mark(200, 2))
+	require.NoError(t, mark(200, 3))
+	l, _ := table.Get(1)
+	require.Equal(t, lease.Lease{ID: 1, TTLS: 500, RemainingTTLS: 200, GrantedSequence: 1, CheckpointSequence: 4}, l)
+	require.EqualValues(t, 4, lease.Restore(lease.Load{Leases: []lease.Lease{l}}).Sequence())
 }
 
 // A database that lost the sequence and not the leases goes on after them.
@@ -166,16 +186,19 @@ func TestRestoreGoesOnAfterEveryGrant(t *testing.T) {
 	require.Equal(t, leases, page)
 }
 
-// The bytes are those of etcd's leasepb.Lease, and one field more.
+// The bytes are those of etcd's leasepb.Lease, and two fields more.
 func TestRows(t *testing.T) {
 	key, value := lease.Row(lease.Lease{ID: 1, TTLS: 300, RemainingTTLS: 7})
 	require.Equal(t, []byte{0, 0, 0, 0, 0, 0, 0, 1}, key)
 	require.Equal(t, []byte{0x08, 0x01, 0x10, 0xac, 0x02, 0x18, 0x07}, value)
 	_, granted := lease.Row(lease.Lease{ID: 1, TTLS: 300, RemainingTTLS: 7, GrantedSequence: 200})
 	require.Equal(t, append(slices.Clone(value), 0xa0, 0x06, 0xc8, 0x01), granted, "field 100")
+	_, marked := lease.Row(lease.Lease{ID: 1, TTLS: 300, RemainingTTLS: 7, CheckpointSequence: 200})
+	require.Equal(t, append(slices.Clone(value), 0xa8, 0x06, 0xc8, 0x01), marked, "field 101")
 	for _, l := range []lease.Lease{
 		{ID: 1, TTLS: 300, RemainingTTLS: 7},
 		{ID: 2, TTLS: 300, GrantedSequence: math.MaxUint64},
+		{ID: 3, TTLS: 300, RemainingTTLS: 7, GrantedSequence: 9, CheckpointSequence: math.MaxUint64},
 		{ID: math.MinInt64, TTLS: lease.TTLMaxS},
 		{ID: -1},
 	} {

@@ -32,9 +32,10 @@ const (
 	fieldID        protowire.Number = 1
 	fieldTTL       protowire.Number = 2
 	fieldRemaining protowire.Number = 3
-	// fieldGranted is this project's own, far from what etcd may add: etcd skips
-	// fields that it does not know.
-	fieldGranted protowire.Number = 100
+	// These are this project's own, far from what etcd may add: etcd skips fields
+	// that it does not know.
+	fieldGranted    protowire.Number = 100
+	fieldCheckpoint protowire.Number = 101
 )
 
 // RowKey is the key of a lease in Bucket: its id, big-endian.
@@ -43,12 +44,13 @@ func RowKey(id int64) []byte {
 }
 
 // Row is the row of a lease in Bucket, in the format of etcd's leasepb.Lease
-// and with one field more.
+// and with two fields more.
 func Row(l Lease) (key, value []byte) {
 	value = appendField(nil, fieldID, l.ID)
 	value = appendField(value, fieldTTL, l.TTLS)
 	value = appendField(value, fieldRemaining, l.RemainingTTLS)
 	value = appendField(value, fieldGranted, int64(l.GrantedSequence))
+	value = appendField(value, fieldCheckpoint, int64(l.CheckpointSequence))
 	return RowKey(l.ID), value
 }
 
@@ -91,6 +93,8 @@ func ParseRow(key, value []byte) (Lease, error) {
 			l.RemainingTTLS = int64(v)
 		case fieldGranted:
 			l.GrantedSequence = v
+		case fieldCheckpoint:
+			l.CheckpointSequence = v
 		default:
 		}
 	}

@@ -23,6 +23,9 @@ type Lease struct {
 	// the lease from a later one of the same id. 0 if the lease comes from a
 	// database that does not record it.
 	GrantedSequence uint64
+	// CheckpointSequence is the number of the last change of RemainingTTLS, 0 if
+	// there was none.
+	CheckpointSequence uint64
 }
 
 // attachment is one key on one lease. The trees order ids by their bits, as
@@ -122,20 +125,25 @@ func (t *Table) Revoke(id int64, expired bool, revision int64) (*feedv1.LeaseCha
 }
 
 // Checkpoint records how much of a lease is left, in seconds; 0 clears what
-// was recorded. Whether the speaker may say so is for Owner to decide.
+// was recorded. Whether the speaker may say so is for Owner to decide. decided
+// is the number as of which a rest was reckoned: one that comes after a later
+// grant of the id, or after a later clearing, would shorten what a client was
+// told since.
 //
-// Errors: ErrGRPCLeaseNotFound; ErrRemaining outside 0..TTL.
-func (t *Table) Checkpoint(id, remainingS int64) (*feedv1.LeaseChange, error) {
+// Errors: ErrGRPCLeaseNotFound; ErrRemaining outside 0..TTL; ErrLate.
+func (t *Table) Checkpoint(id, remainingS int64, decided uint64) (*feedv1.LeaseChange, error) {
 	l, ok := t.Get(id)
 	switch {
 	case !ok:
 		return nil, rpctypes.ErrGRPCLeaseNotFound
 	case remainingS < 0 || remainingS > l.TTLS:
 		return nil, ErrRemaining
+	case remainingS > 0 && max(l.GrantedSequence, l.CheckpointSequence) > decided:
+		return nil, ErrLate
 	}
-	l.RemainingTTLS = remainingS
+	l.RemainingTTLS, l.CheckpointSequence = remainingS, t.next()
 	change := &feedv1.LeaseChange{
-		Sequence: t.next(),
+		Sequence: l.CheckpointSequence,
 		Change: &feedv1.LeaseChange_Checkpoint{Checkpoint: &feedv1.LeaseCheckpoint{
 			Id: id, RemainingTtlS: remainingS,
 		}},
@@ -181,7 +189,7 @@ type Load struct {
 }
 
 // Restore makes a table from what was stored. The sequence goes on beyond every
-// grant, also where it was not stored with them: a lease that seems to be
+// grant and checkpoint, also where it was not stored with them: a lease that seems to be
 // granted after all decisions could not expire.
 func Restore(l Load) *Table {
 	t := New()
@@ -191,7 +199,7 @@ func Restore(l Load) *Table {
 	}
 	for _, lease := range l.Leases {
 		t.leases.Set(uint64(lease.ID), lease)
-		t.sequence = max(t.sequence, lease.GrantedSequence)
+		t.sequence = max(t.sequence, lease.GrantedSequence, lease.CheckpointSequence)
 	}
 	if l.Keys != nil {
 		l.Keys(func(key string, lease int64) {

@@ -289,18 +289,19 @@ func (n *Node) advance(view *apply.View) {
 	n.leases.advance(view.Leases.Sequence())
 }
 
-// brand writes the span contexts of sampled commands beside the revisions that they made.
+// brand writes the span contexts of sampled commands beside the revisions and the lease changes that they made.
 func brand(commands []*journalv1.Command, result *apply.Result) {
-	for i, command := range commands {
-		span := command.GetSpanContext()
-		if len(span) == 0 || i >= len(result.Outcomes) {
-			continue
-		}
-		for _, revision := range result.Revisions {
-			if revision.GetRevision() == result.Outcomes[i].Revision {
+	revisions, changes := 0, 0
+	for i, outcome := range result.Outcomes {
+		if span := commands[i].GetSpanContext(); len(span) > 0 {
+			for _, revision := range result.Revisions[revisions:outcome.Revisions] {
 				revision.SpanContext = span
 			}
+			for _, change := range result.LeaseChanges[changes:outcome.LeaseChanges] {
+				change.SpanContext = span
+			}
 		}
+		revisions, changes = outcome.Revisions, outcome.LeaseChanges
 	}
 }
 

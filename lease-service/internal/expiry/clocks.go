@@ -31,6 +31,8 @@ type Lease struct {
 	// RemainingS is the checkpointed rest in seconds, 0 if there is none.
 	RemainingS int64
 	State      State
+	// Recording tells that a rest may be on its way to the table.
+	Recording bool
 	// Deadline counts in Live, Stopped and Deciding.
 	Deadline time.Duration
 }
@@ -43,9 +45,11 @@ func (l Lease) RestS() int64 {
 	return l.TTLS
 }
 
+// secondsMax is the longest time in whole seconds.
+const secondsMax = math.MaxInt64 / int64(time.Second)
+
 // Deadline is base and so many seconds, at most the end of time.
 func Deadline(base time.Duration, seconds int64) time.Duration {
-	const secondsMax = math.MaxInt64 / int64(time.Second)
 	if seconds >= secondsMax || time.Duration(seconds)*time.Second > math.MaxInt64-base {
 		return math.MaxInt64
 	}
@@ -71,10 +75,13 @@ type Clocks struct {
 	heap    []int32
 	round   uint32
 	running int
+	// every is how far the table's rest may lie above the true one before the lease is listed in rests.
+	every time.Duration
+	rests []int64
 }
 
-// New makes an empty Clocks.
-func New() *Clocks { return &Clocks{index: map[int64]int32{}} }
+// New makes an empty Clocks, which lists leases for a checkpoint when so much has passed of what the table says; 0 never does.
+func New(every time.Duration) *Clocks { return &Clocks{index: map[int64]int32{}, every: every} }
 
 // Len is how many leases there are.
 func (c *Clocks) Len() int { return len(c.index) }

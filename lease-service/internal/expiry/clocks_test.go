@@ -25,7 +25,7 @@ func TestDeadlineSaturates(t *testing.T) {
 func TestRandomAgainstModel(t *testing.T) {
 	seed := seedOf(t)
 	r := rand.New(rand.NewPCG(seed, 3))
-	clocks, model := expiry.New(), map[int64]expiry.Lease{}
+	clocks, model := expiry.New(0), map[int64]expiry.Lease{}
 	now := time.Duration(0)
 	for step := range 40_000 {
 		id := 1 + r.Int64N(40)
@@ -119,7 +119,7 @@ func TestRandomAgainstModel(t *testing.T) {
 }
 
 func TestSweepForgetsWhatALoadDidNotName(t *testing.T) {
-	clocks := expiry.New()
+	clocks := expiry.New(0)
 	for id := int64(1); id <= 10; id++ {
 		clocks.Put(id, 1, 5, 0)
 		clocks.Start(id, time.Second)

@@ -21,6 +21,7 @@
 //     another inherits nothing of it.
 //   - Due never gives a lease whose deadline has not passed.
 //   - Renewing costs O(1): the heap is put in order when an old deadline comes up, not when it moves.
+//   - Rests gives a lease whose true rest has fallen below the table's by a checkpoint's worth, soon after that.
 //
 // # What it asks of its caller
 //

@@ -14,7 +14,7 @@ func (c *Clocks) become(i int32, state State) {
 	s.State = state
 	switch {
 	case state == Live && s.pos < 0:
-		s.key = s.Deadline
+		s.key = min(s.Deadline, c.outdated(s.Lease))
 		c.push(i)
 	case state != Live && s.pos >= 0:
 		c.cut(s.pos)
@@ -89,8 +89,8 @@ func (c *Clocks) Due(now time.Duration, limit int) []int64 {
 		case s.key > now:
 			return due
 		case s.Deadline > now:
-			// Renewed since it was put here.
-			s.key = s.Deadline
+			// Renewed since it was put here, or to be recorded.
+			c.look(now, s)
 			c.down(0)
 		default:
 			c.become(i, Deciding)

@@ -5,6 +5,8 @@ import (
 
 	"github.com/holdfastdb/holdfast/lease-service/internal/owner"
 	leasev1 "github.com/holdfastdb/holdfast/proto/holdfast/lease/v1"
+	"github.com/holdfastdb/holdfast/services/bus"
+	"github.com/holdfastdb/holdfast/services/telemetry"
 )
 
 // eventVersion is the format version of the events.
@@ -24,10 +26,6 @@ func (s *Service) announceLocked(events []owner.Event) {
 	cluster, _ := s.cfg.Tier.Cluster()
 	for i := range events {
 		event := &events[i]
-		traced := s.expiring[event.Lease]
-		if event.Kind == leasev1.Kind_KIND_EXPIRED || event.Kind == leasev1.Kind_KIND_REVOKED {
-			delete(s.expiring, event.Lease)
-		}
 		s.cfg.Metrics.events.WithLabelValues(kindLabel(event.Kind)).Inc()
 		if s.cfg.Bus == nil {
 			continue
@@ -42,8 +40,19 @@ func (s *Service) announceLocked(events []owner.Event) {
 			continue
 		}
 		// The bus counts what it drops; nobody may rely on these events.
-		_ = s.cfg.Bus.Publish(EventsSubject(cluster), traced, data)
+		_ = s.cfg.Bus.Publish(EventsSubject(cluster), traceHeader(event.Span), data)
 	}
+}
+
+// traceHeader is the header with a span context, nil without one.
+func traceHeader(span []byte) bus.Header {
+	if len(span) == 0 {
+		return nil
+	}
+	sc := telemetry.DecodeSpanContext(span)
+	header := bus.Header{}
+	header.Set("traceparent", fmt.Sprintf("00-%s-%s-%s", sc.TraceID(), sc.SpanID(), sc.TraceFlags()))
+	return header
 }
 
 func kindLabel(kind leasev1.Kind) string {

@@ -47,11 +47,13 @@ func (st *stream) put(answer *leasev1.KeepAliveAnswer) {
 	}
 }
 
-// question is a keepalive that waits.
+// question is a keepalive, or what is told of a client's revoke.
 type question struct {
 	to     *stream
 	answer *leasev1.KeepAliveAnswer
 	lease  int64
+	ask    leasev1.Ask
+	ticket uint64
 	span   trace.Span // nil if the keepalive is not traced
 	// until is when the proxy is told to ask again; after is the sequence that must be known before it is looked at.
 	until time.Duration
@@ -111,17 +113,19 @@ func (s *Service) keepAlives(st *stream, batch []*leasev1.KeepAlive) {
 	questions := make([]question, 0, len(batch))
 	now := s.cfg.Clock.Now()
 	s.mu.Lock()
-	parked := len(s.parked)
+	parked, over := len(s.parked), false
 	for i, keepAlive := range batch {
 		answers[i].Id = keepAlive.GetId()
 		questions = append(questions, question{
-			to: st, answer: &answers[i], lease: keepAlive.GetLease(), span: s.keepAliveSpan(keepAlive), until: now + parkedFor,
+			to: st, answer: &answers[i], lease: keepAlive.GetLease(), ask: keepAlive.GetAsk(), ticket: keepAlive.GetTicket(),
+			span: s.keepAliveSpan(keepAlive), until: now + parkedFor,
 		})
+		over = over || keepAlive.GetAsk() == leasev1.Ask_ASK_RESUME
 		s.considerLocked(now, &questions[i])
 	}
 	s.doubtLocked(questions)
-	if len(s.parked) > parked {
-		signal(s.tickNow) // a checkpoint may have to be cleared
+	if over || len(s.parked) > parked {
+		signal(s.tickNow) // a stop is to be settled, or a checkpoint to be cleared
 	}
 	s.mu.Unlock()
 	for i := range questions {
@@ -133,12 +137,12 @@ func (s *Service) keepAlives(st *stream, batch []*leasev1.KeepAlive) {
 
 // considerLocked fills in the answer, or has the question wait. The caller holds the lock.
 func (s *Service) considerLocked(now time.Duration, q *question) {
-	verdict, ttl := s.core.KeepAlive(now, q.lease)
+	verdict, outcome := s.askLocked(now, q)
 	answer := q.answer
 	answer.Revision = s.revision
 	switch verdict {
 	case owner.Known:
-		answer.Outcome, answer.TtlS = leasev1.Outcome_OUTCOME_RENEWED, ttl
+		answer.Outcome = outcome
 	case owner.NotOwner:
 		answer.Outcome, answer.View = leasev1.Outcome_OUTCOME_NOT_OWNER, s.core.View()
 	case owner.Unknown:
@@ -157,6 +161,26 @@ func (s *Service) considerLocked(now time.Duration, q *question) {
 	}
 }
 
+// askLocked has the core judge a question. The caller holds the lock.
+func (s *Service) askLocked(now time.Duration, q *question) (owner.Verdict, leasev1.Outcome) {
+	switch q.ask {
+	case leasev1.Ask_ASK_STOP:
+		verdict, err := s.core.Stop(now, q.lease, q.ticket)
+		if err != nil {
+			// Not worth more than a line: the proxy asks again, and goes on without at last.
+			s.cfg.Logger.Warn("a revoke has to wait", "lease", q.lease, "error", err)
+		}
+		return verdict, leasev1.Outcome_OUTCOME_DONE
+	case leasev1.Ask_ASK_RESUME:
+		s.core.Over(now, q.lease, q.ticket)
+		return owner.Known, leasev1.Outcome_OUTCOME_DONE
+	case leasev1.Ask_ASK_UNSPECIFIED:
+	}
+	verdict, ttl := s.core.KeepAlive(now, q.lease)
+	q.answer.TtlS = ttl
+	return verdict, leasev1.Outcome_OUTCOME_RENEWED
+}
+
 // copy gives a waiting question a place of its own, with an answer of its own: what it came with is about to be given back.
 func (q *question) copy() *question {
 	own := *q
@@ -171,7 +195,9 @@ func (s *Service) doubtLocked(questions []question) {
 		return
 	}
 	for i := range questions {
-		if answer := questions[i].answer; answer.GetOutcome() == leasev1.Outcome_OUTCOME_RENEWED {
+		switch answer := questions[i].answer; {
+		case answer.GetOutcome() == leasev1.Outcome_OUTCOME_RENEWED, // and a stop that others do not know of:
+			answer.GetOutcome() == leasev1.Outcome_OUTCOME_DONE && questions[i].ask == leasev1.Ask_ASK_STOP:
 			answer.Outcome, answer.TtlS = leasev1.Outcome_OUTCOME_UNAVAILABLE, 0
 		}
 	}
@@ -224,6 +250,10 @@ func (s *Service) keepAliveSpan(keepAlive *leasev1.KeepAlive) trace.Span {
 	}
 	ctx := trace.ContextWithRemoteSpanContext(context.Background(), parent)
 	attributes := trace.WithAttributes(attribute.Int64("holdfast.lease.id", keepAlive.GetLease()))
-	_, span := s.cfg.Tracer.Start(ctx, "keepalive", trace.WithSpanKind(trace.SpanKindServer), attributes) //nolint:spancheck // reply ends it
-	return span                                                                                           //nolint:spancheck // as above
+	name := "keepalive"
+	if keepAlive.GetAsk() == leasev1.Ask_ASK_STOP {
+		name = "stop keepalives"
+	}
+	_, span := s.cfg.Tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer), attributes) //nolint:spancheck // reply ends it
+	return span                                                                                    //nolint:spancheck // as above
 }

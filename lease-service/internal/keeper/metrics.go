@@ -15,11 +15,13 @@ type Metrics struct {
 	expiries   *prometheus.CounterVec
 	events     *prometheus.CounterVec
 	tables     *prometheus.CounterVec
-	expired    prometheus.Counter
+	// checkpoints counts leases.
+	checkpoints *prometheus.CounterVec
+	expired     prometheus.Counter
 }
 
 // outcomeLabels are the outcomes of keepalives, by their number.
-var outcomeLabels = [...]string{"unspecified", "renewed", "not_found", "not_owner", "unavailable"}
+var outcomeLabels = [...]string{"unspecified", "renewed", "not_found", "not_owner", "unavailable", "done"}
 
 // NewMetrics makes the metrics and registers them; a nil registerer keeps them to themselves.
 func NewMetrics(registerer prometheus.Registerer) *Metrics {
@@ -37,10 +39,12 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		expiries:   vector("holdfast_lease_expiries_total", "Decisions to expire a lease by what the consensus tier made of them.", "outcome"),
 		events:     vector("holdfast_lease_events_total", "What happened to leases owned by this instance.", "kind"),
 		tables:     vector("holdfast_lease_table_reads_total", "Reads of the lease table by outcome: at start, and for each gap in the feed.", "outcome"),
-		expired:    prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_lease_expired_total", Help: "Leases that this instance had expired."}),
+		checkpoints: vector("holdfast_lease_checkpoints_total",
+			"Leases whose rest was recorded, or cleared for a keepalive, in the consensus tier.", "what"),
+		expired: prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_lease_expired_total", Help: "Leases that this instance had expired."}),
 	}
 	registerer.MustRegister(m.expired)
-	answers := vector("holdfast_lease_keepalives_total", "Keepalives answered, by outcome.", "outcome")
+	answers := vector("holdfast_lease_keepalives_total", "Keepalives answered, by outcome; done: stops of leases that clients revoke.", "outcome")
 	for i, label := range outcomeLabels {
 		if i > 0 {
 			m.keepAlives[i] = answers.WithLabelValues(label)

@@ -85,8 +85,8 @@ func (s *Service) readTable(ctx context.Context) error {
 // take hands a table to the core. The caller holds the lock.
 func (s *Service) take(now time.Duration, table *follow.Table) {
 	epoch := s.core.Epoch()
-	clear(s.expiring) // the events that would end them may be among what was missed
-	s.core.Load(now, table.Sequence, table.View, table.Leases)
+	events := s.core.Load(now, table.Sequence, table.View, table.Leases, nil)
+	s.announceLocked(events)
 	if s.core.Epoch() != epoch {
 		signal(s.beatNow)
 	}

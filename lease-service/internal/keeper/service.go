@@ -47,15 +47,12 @@ type Service struct {
 	revision int64
 	// parked are keepalives that wait for a change, proofs those that wait for a read.
 	parked, proofs []*question
-	// deciding is how many calls of ExpireLeases are under way; settling and clearing tell of the other two calls.
-	deciding           int
-	settling, clearing bool
-	// expiring holds the traces of expiries under way, for the events that tell of them.
-	expiring map[int64]bus.Header
-	left     bool
-	served   bool
-	// changed is closed and replaced when something changed that a waiting call looks at.
-	changed chan struct{}
+	// deciding is how many calls of ExpireLeases are under way; the others tell of reads and of calls of CheckpointLeases.
+	deciding                      int
+	settling, clearing, recording bool
+
+	left   bool
+	served bool
 
 	source  source
 	work    sync.WaitGroup
@@ -69,7 +66,7 @@ type Service struct {
 func New(cfg Config) *Service {
 	signal := func() chan struct{} { return make(chan struct{}, 1) }
 	s := &Service{
-		cfg: cfg, core: owner.New(cfg.Instance), expiring: map[int64]bus.Header{}, changed: make(chan struct{}),
+		cfg: cfg, core: owner.New(cfg.Instance, checkpointEvery),
 		beatNow: signal(), tickNow: signal(), readNow: signal(), fixNow: signal(),
 	}
 	cfg.Metrics.observe(s)
@@ -102,10 +99,8 @@ func (s *Service) View() *feedv1.View {
 	return s.core.View()
 }
 
-// changedLocked wakes the calls that wait and looks at the parked keepalives again. The caller holds the lock.
+// changedLocked looks at the parked keepalives again. The caller holds the lock.
 func (s *Service) changedLocked(now time.Duration) {
-	close(s.changed)
-	s.changed = make(chan struct{})
 	s.revisitLocked(now)
 	if serving := s.core.Serving(now); serving != s.served {
 		s.served = serving

@@ -25,30 +25,27 @@ type Core struct {
 	sequence uint64
 	// ticked is when Tick was last called, 0 before the first.
 	ticked time.Duration
-	// stops holds when a client's revoke last stopped a lease, whether the lease is known here yet or not.
-	stops map[int64]time.Duration
+	// recent are events of leases that others own, the oldest first: their owner may have died before it told of them.
+	recent []recentEvent
+	// reprieved is when something is decided again after an outage.
+	reprieved time.Duration
+	// stops holds the revokes of clients that may be under way, the oldest first; stopping is how many there are.
+	stops    map[int64][]stop
+	stopping int
+	// spent is how many of a lease's stops have had their revokes.
+	spent map[int64]int
 	// clears holds the leases whose checkpoint must be cleared before a keepalive is acknowledged.
 	clears map[int64]bool
 }
 
-// New makes the core of one start of an instance.
-func New(self *feedv1.Instance) *Core {
+// New makes the core of one start of an instance. checkpoint is how far the rest that the table has of a lease may lie above the true
+// one before it is to be recorded; 0 records none.
+func New(self *feedv1.Instance, checkpoint time.Duration) *Core {
 	identity := ownership.Identity{Name: self.GetName(), Incarnation: self.GetIncarnation()}
 	return &Core{
-		self: identity, history: ownership.NewHistory(identity, RemovalDefault), clocks: expiry.New(),
-		stops: map[int64]time.Duration{}, clears: map[int64]bool{},
+		self: identity, history: ownership.NewHistory(identity, RemovalDefault), clocks: expiry.New(checkpoint),
+		stops: map[int64][]stop{}, spent: map[int64]int{}, clears: map[int64]bool{},
 	}
-}
-
-// Event is something to announce about a lease that this instance owns.
-type Event struct {
-	Kind     leasev1.Kind
-	Lease    int64
-	Sequence uint64
-	TTLS     int64
-	// RemainingS is the rest in whole seconds.
-	RemainingS int64
-	Revision   int64
 }
 
 // Sequence is that of the last change taken in; ok is false before the first table.
@@ -85,16 +82,28 @@ func (c *Core) Confirmed(now time.Duration, confirmation ownership.Confirmation)
 	if c.history.Lengthen(now, confirmation.Removal) {
 		c.retake(now)
 	}
+	ended, had := c.right.Until()
 	c.right.Confirm(c.self, confirmation)
+	if had && c.Holds(now) && now-ended >= outage {
+		c.reprieved = now + reprieve
+	}
 }
 
 // Leave gives up the right to acknowledge for good.
 func (c *Core) Leave() { c.right.End() }
 
-// Load takes in a table read at one lease sequence. One that is not newer than what is known is ignored.
-func (c *Core) Load(now time.Duration, sequence uint64, view *feedv1.View, leases []*consensusv1.LeaseEntry) {
+// Load takes in a table read at one lease sequence. One that is not newer than what is known is ignored. After a gap it appends to
+// events what is to be announced of the changes that were missed: which leases this instance owned and are gone, and which it owns
+// now and were granted. The sequence of those that are gone is the table's, for theirs is not known.
+func (c *Core) Load(
+	now time.Duration, sequence uint64, view *feedv1.View, leases []*consensusv1.LeaseEntry, events []Event,
+) []Event {
 	if c.loaded && sequence <= c.sequence {
-		return
+		return events
+	}
+	gap, missed := c.loaded, c.sequence
+	if gap {
+		events = c.missing(now, sequence, leases, events)
 	}
 	c.loaded, c.sequence = true, sequence
 	news, contiguous := c.history.Adopt(now, view)
@@ -107,6 +116,7 @@ func (c *Core) Load(now time.Duration, sequence uint64, view *feedv1.View, lease
 		c.clocks.Put(entry.GetId(), entry.GetGrantedSequence(), entry.GetTtlS(), entry.GetRemainingTtlS())
 	}
 	c.clocks.Sweep()
+	c.loadedStops()
 	clear(c.clears)
 	if contiguous {
 		c.handOver(now)
@@ -114,6 +124,43 @@ func (c *Core) Load(now time.Duration, sequence uint64, view *feedv1.View, lease
 		// Between the two views others may have owned any of them.
 		c.retake(now)
 	}
+	if gap {
+		events = c.found(missed, leases, events)
+	}
+	return events
+}
+
+// missing appends the ends of the leases that this instance owned and that a table does not have.
+func (c *Core) missing(now time.Duration, sequence uint64, leases []*consensusv1.LeaseEntry, events []Event) []Event {
+	there := make(map[int64]uint64, len(leases))
+	for _, entry := range leases {
+		there[entry.GetId()] = entry.GetGrantedSequence()
+	}
+	c.clocks.Each(func(lease expiry.Lease) {
+		if granted, ok := there[lease.ID]; lease.State == expiry.Foreign || ok && granted == lease.Granted {
+			return
+		}
+		event := Event{
+			Kind: leasev1.Kind_KIND_REVOKED, Lease: lease.ID, Sequence: sequence, TTLS: lease.TTLS, RemainingS: restS(now, lease.Deadline),
+		}
+		if lease.State == expiry.Deciding || lease.State == expiry.Gone {
+			event.Kind = leasev1.Kind_KIND_EXPIRED
+		}
+		events = append(events, event)
+	})
+	return events
+}
+
+// found appends the grants of the leases that this instance owns and that were granted after a sequence.
+func (c *Core) found(after uint64, leases []*consensusv1.LeaseEntry, events []Event) []Event {
+	for _, entry := range leases {
+		if lease, ok := c.clocks.Get(entry.GetId()); ok && lease.State != expiry.Foreign && lease.Granted > after {
+			events = append(events, Event{
+				Kind: leasev1.Kind_KIND_GRANTED, Lease: lease.ID, Sequence: lease.Granted, TTLS: lease.TTLS, RemainingS: lease.RestS(),
+			})
+		}
+	}
+	return events
 }
 
 // Apply takes in the next change of the lease sequence at now and appends what is to be announced to events. The error says
@@ -129,60 +176,68 @@ func (c *Core) Apply(now time.Duration, change *feedv1.LeaseChange, events []Eve
 	switch {
 	case change.GetGranted() != nil:
 		granted := change.GetGranted()
-		events = c.granted(now, granted.GetId(), granted.GetTtlS(), events)
+		events = c.granted(now, granted.GetId(), granted.GetTtlS(), change.GetSpanContext(), events)
 	case change.GetRevoked() != nil:
-		events = c.revoked(now, change.GetRevoked(), events)
+		events = c.revoked(now, change.GetRevoked(), change.GetSpanContext(), events)
 	case change.GetView() != nil:
-		c.viewed(now, change.GetView())
+		events = c.viewed(now, change.GetView(), events)
 	case change.GetCheckpoint() != nil:
 		c.checkpointed(change.GetCheckpoint())
 	}
 	return events, nil
 }
 
-func (c *Core) granted(now time.Duration, id, ttlS int64, events []Event) []Event {
+func (c *Core) granted(now time.Duration, id, ttlS int64, span []byte, events []Event) []Event {
 	c.clocks.Put(id, c.sequence, ttlS, 0)
+	c.regranted(id, c.sequence)
+	event := Event{Kind: leasev1.Kind_KIND_GRANTED, Lease: id, Sequence: c.sequence, TTLS: ttlS, RemainingS: ttlS, Span: span}
 	if !c.history.Mine(id) {
+		c.remember(now, event)
 		return events
 	}
 	// Another may have acknowledged a keepalive meant for this lease, taking it for an earlier one of the same id.
 	c.clocks.Start(id, expiry.Deadline(c.base(now, id), ttlS))
 	c.stopAgain(id)
-	return append(events, Event{Kind: leasev1.Kind_KIND_GRANTED, Lease: id, Sequence: c.sequence, TTLS: ttlS, RemainingS: ttlS})
+	return append(events, event)
 }
 
-func (c *Core) revoked(now time.Duration, revoked *feedv1.LeaseRevoked, events []Event) []Event {
+func (c *Core) revoked(now time.Duration, revoked *feedv1.LeaseRevoked, span []byte, events []Event) []Event {
 	kind := leasev1.Kind_KIND_REVOKED
 	if revoked.GetExpired() {
 		kind = leasev1.Kind_KIND_EXPIRED
 	}
 	for _, id := range revoked.GetIds() {
-		delete(c.stops, id)
+		if !revoked.GetExpired() {
+			c.revokedByClient(id)
+		}
 		delete(c.clears, id)
 		lease, ok := c.clocks.Remove(id)
-		if !ok || lease.State == expiry.Foreign {
+		if !ok {
 			continue
 		}
-		events = append(events, Event{
-			Kind: kind, Lease: id, Sequence: c.sequence, TTLS: lease.TTLS,
-			RemainingS: restS(now, lease.Deadline), Revision: revoked.GetRevision(),
-		})
+		event := Event{
+			Kind: kind, Lease: id, Sequence: c.sequence, TTLS: lease.TTLS, Revision: revoked.GetRevision(), Span: span,
+		}
+		if lease.State == expiry.Foreign {
+			c.remember(now, event)
+			continue
+		}
+		event.RemainingS = restS(now, lease.Deadline)
+		events = append(events, event)
 	}
 	return events
 }
 
 func (c *Core) checkpointed(checkpoint *feedv1.LeaseCheckpoint) {
-	if lease, ok := c.clocks.Get(checkpoint.GetId()); ok {
-		c.clocks.Put(lease.ID, lease.Granted, lease.TTLS, checkpoint.GetRemainingTtlS())
-	}
+	c.clocks.Checkpoint(checkpoint.GetId(), checkpoint.GetRemainingTtlS())
 	delete(c.clears, checkpoint.GetId())
 }
 
 // viewed takes in a view.
-func (c *Core) viewed(now time.Duration, view *feedv1.View) {
+func (c *Core) viewed(now time.Duration, view *feedv1.View, events []Event) []Event {
 	news, contiguous := c.history.Adopt(now, view)
 	if !news {
-		return
+		return events
 	}
 	c.fence()
 	clear(c.clears)
@@ -191,6 +246,7 @@ func (c *Core) viewed(now time.Duration, view *feedv1.View) {
 	} else {
 		c.retake(now)
 	}
+	return c.inherited(now, view, events)
 }
 
 // handOver follows the newest view, which is the one that was known or the next. Leases that were this instance's before it keep
@@ -208,8 +264,9 @@ func (c *Core) handOver(now time.Duration) {
 }
 
 // fence makes the leases live again that a decision under an earlier epoch was about: in the order of the lease sequence a
-// revoke by it would have come before the view, and after the view it is rejected.
+// revoke by it would have come before the view, and after the view it is rejected. So is a rest that was to be recorded.
 func (c *Core) fence() {
+	c.clocks.Recorded()
 	c.clocks.Each(func(lease expiry.Lease) {
 		if c.clocks.Undecide(lease.ID) {
 			c.stopAgain(lease.ID)

@@ -8,8 +8,14 @@ import (
 	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
 )
 
-// TickEvery is the longest time between two calls of Tick.
-const TickEvery = 100 * time.Millisecond
+const (
+	// TickEvery is the longest time between two calls of Tick.
+	TickEvery = 100 * time.Millisecond
+	// After an outage, which is a time of at least outage without the right to acknowledge, nothing is decided for reprieve: leases that
+	// ran out meanwhile belong to clients that could not renew them, and the keepalives of those that live come first.
+	outage   = time.Second
+	reprieve = time.Second
+)
 
 // Decision is leases to expire, signed with the epoch under which that was decided and the lease sequence of the table by which
 // it was: it says nothing of leases that are granted later under the same ids.
@@ -32,9 +38,9 @@ func (c *Core) Tick(now time.Duration) (late bool) {
 
 // Decide decides to expire up to limit leases that ran out. It decides nothing without the right to acknowledge, nor from a
 // table that is behind what the last confirmed heartbeat told: a lease that ran out in it may have been granted anew, and the
-// decision would only be rejected.
+// decision would only be rejected. Nor does it just after an outage.
 func (c *Core) Decide(now time.Duration, limit int) Decision {
-	if !c.loaded || !c.Holds(now) || c.sequence < c.right.Sequence() {
+	if !c.loaded || !c.Holds(now) || c.sequence < c.right.Sequence() || now < c.reprieved {
 		return Decision{}
 	}
 	return Decision{Epoch: c.Epoch(), Sequence: c.sequence, IDs: c.clocks.Due(now, limit)}
@@ -68,12 +74,6 @@ func (c *Core) Outcome(now time.Duration, d Decision, outcomes []consensusv1.Exp
 			}
 		case consensusv1.ExpireOutcome_EXPIRE_OUTCOME_UNSPECIFIED:
 		}
-	}
-}
-
-func (c *Core) stopAgain(id int64) {
-	if _, stopped := c.stops[id]; stopped {
-		c.clocks.Stop(id)
 	}
 }
 

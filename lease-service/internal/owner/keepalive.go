@@ -1,11 +1,11 @@
 package owner
 
 import (
-	"errors"
 	"slices"
 	"time"
 
 	"github.com/holdfastdb/holdfast/lease-service/internal/expiry"
+	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
 )
 
 // Verdict is what to answer about a lease now.
@@ -23,12 +23,6 @@ const (
 	Wait
 )
 
-// stopsMax bounds the leases that are stopped at a time.
-const stopsMax = 1 << 16
-
-// ErrStops says that too many leases are stopped.
-var ErrStops = errors.New("owner: too many leases are being revoked")
-
 // KeepAlive renews a lease at now and gives its TTL in seconds if the verdict is Known.
 func (c *Core) KeepAlive(now time.Duration, id int64) (Verdict, int64) {
 	lease, verdict := c.judge(now, id)
@@ -38,7 +32,7 @@ func (c *Core) KeepAlive(now time.Duration, id int64) (Verdict, int64) {
 	if lease.State != expiry.Live {
 		return Wait, 0
 	}
-	if lease.RemainingS > 0 {
+	if lease.RemainingS > 0 || lease.Recording {
 		// Before a keepalive is acknowledged the checkpoint that shortened the rest is cleared: an owner to come would go by it.
 		c.clears[id] = true
 		return Wait, 0
@@ -82,55 +76,6 @@ func (c *Core) judge(now time.Duration, id int64) (expiry.Lease, Verdict) {
 	return lease, Known
 }
 
-// Stop makes leases refuse keepalives until their revoke is known to have happened or to have come to nothing. It gives
-// those that others own. pending says that some cannot be promised yet, because an expiry of them is under way or because
-// the instance has no right at now and so does not know who has; call again when something changed. An error is ErrStops; the
-// leases before the one that did not fit are stopped.
-func (c *Core) Stop(now time.Duration, ids []int64) (notOwned []int64, pending bool, err error) {
-	if !c.loaded || !c.Holds(now) {
-		return nil, true, nil
-	}
-	for _, id := range ids {
-		if !c.history.Mine(id) {
-			notOwned = append(notOwned, id)
-			continue
-		}
-		if _, again := c.stops[id]; !again && len(c.stops) >= stopsMax {
-			return notOwned, pending, ErrStops
-		}
-		c.stops[id] = now
-		c.clocks.Stop(id)
-		if lease, ok := c.clocks.Get(id); ok && lease.State == expiry.Deciding {
-			pending = true
-		}
-	}
-	return notOwned, pending, nil
-}
-
-// Stopped lists up to limit leases that were stopped at or before a time and whose revoke has not come since.
-func (c *Core) Stopped(before time.Duration, limit int) []int64 {
-	var ids []int64
-	for id, at := range c.stops {
-		if at <= before && len(ids) < limit {
-			ids = append(ids, id)
-		}
-	}
-	slices.Sort(ids)
-	return ids
-}
-
-// Resume ends the stop of a lease, as a read at a sequence found it: exists says whether it is there. Only a read that began
-// when no revoke could be on its way any more may end it. A read that is ahead of the table changes nothing yet.
-func (c *Core) Resume(before time.Duration, id int64, exists bool, sequence uint64) {
-	if at, ok := c.stops[id]; !ok || at > before || sequence > c.sequence {
-		return
-	}
-	delete(c.stops, id)
-	if exists {
-		c.clocks.Resume(id)
-	}
-}
-
 // Clears lists up to limit leases whose checkpoints must be cleared, with the epoch to sign that with.
 func (c *Core) Clears(limit int) (epoch uint64, ids []int64) {
 	for id := range c.clears {
@@ -140,4 +85,19 @@ func (c *Core) Clears(limit int) (epoch uint64, ids []int64) {
 	}
 	slices.Sort(ids)
 	return c.Epoch(), ids
+}
+
+// Rests takes up to limit leases whose rests are to be recorded at now, signed with the epoch and the sequence of the table by which they
+// were reckoned. Until the table tells of it, or of a clearing, no keepalive of theirs is acknowledged: whoever owned them next would
+// go by the rest.
+func (c *Core) Rests(now time.Duration, limit int) (epoch, sequence uint64, rests []*feedv1.LeaseCheckpoint) {
+	if !c.loaded || !c.Holds(now) {
+		return 0, 0, nil
+	}
+	c.clocks.Rests(now, limit, func(lease expiry.Lease) {
+		// Rounded up: the rest may be told too long, never too short.
+		rest := int64((lease.Deadline - now + time.Second - 1) / time.Second)
+		rests = append(rests, &feedv1.LeaseCheckpoint{Id: lease.ID, RemainingTtlS: min(rest, lease.TTLS)})
+	})
+	return c.Epoch(), c.sequence, rests
 }

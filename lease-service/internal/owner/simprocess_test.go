@@ -28,9 +28,13 @@ type process struct {
 	rate   float64
 	offset time.Duration
 
-	deciding int
-	reading  bool
-	behind   time.Duration
+	deciding  int
+	recording bool
+	clearing  bool
+	reading   bool
+	behind    time.Duration
+	// wall is how far the wall clock of the machine is off. Nothing but the incarnation comes from it.
+	wall time.Duration
 }
 
 func (p *process) clock() time.Duration {
@@ -41,10 +45,11 @@ func (p *process) start() {
 	w := p.world
 	p.starts++
 	p.up, p.reading, p.deciding, p.behind = true, false, 0, -1
+	p.recording, p.clearing = false, false
 	p.rate = 1 + rateOff*(2*w.rand.Float64()-1)
 	p.offset = w.between(time.Hour, 100*time.Hour)
-	p.instance = &feedv1.Instance{Name: p.name, Incarnation: uint64(p.name[0])*1_000_000 + p.starts}
-	p.core, p.follower = owner.New(p.instance), follow.Follower{}
+	p.instance = &feedv1.Instance{Name: p.name, Incarnation: w.incarnation(p)}
+	p.core, p.follower = owner.New(p.instance, checkpointEvery), follow.Follower{}
 	p.every(0, 500*time.Millisecond, p.beat)
 	p.every(w.between(0, 100*time.Millisecond), owner.TickEvery-5*time.Millisecond, p.tick)
 }
@@ -162,6 +167,10 @@ func (p *process) tick() {
 			p.propose(p.starts, d)
 		}
 	}
+	p.checkpoints(now)
+	for _, id := range p.core.Stopped(now, 5) {
+		p.settle(id)
+	}
 	switch {
 	case !p.follower.Behind():
 		p.behind = -1
@@ -177,6 +186,44 @@ func (p *process) tick() {
 			}
 		})
 	}
+}
+
+// checkpoints has rests recorded and cleared, one call of each at a time, which is given up after a while: what it proposed may come late
+// or twice.
+func (p *process) checkpoints(now time.Duration) {
+	if epoch, ids := p.core.Clears(5); len(ids) > 0 && !p.clearing {
+		p.clearing = true
+		var rests []*feedv1.LeaseCheckpoint
+		for _, id := range ids {
+			rests = append(rests, &feedv1.LeaseCheckpoint{Id: id})
+		}
+		p.checkpoint(epoch, 0, rests, &p.clearing)
+	}
+	if p.recording {
+		return
+	}
+	if epoch, sequence, rests := p.core.Rests(now, 5); len(rests) > 0 {
+		p.recording = true
+		p.checkpoint(epoch, sequence, rests, &p.recording)
+	}
+}
+
+func (p *process) checkpoint(epoch, sequence uint64, rests []*feedv1.LeaseCheckpoint, underWay *bool) {
+	w, instance, start := p.world, p.instance, p.starts
+	apply := func() {
+		if w.majority {
+			w.checkpoint(instance, epoch, sequence, rests)
+		}
+	}
+	p.toTier(apply)
+	if w.faults && w.chance(30) {
+		w.after(w.between(0, 5*time.Second), apply)
+	}
+	w.after(w.between(50*time.Millisecond, time.Second), func() {
+		if p.starts == start {
+			*underWay = false
+		}
+	})
 }
 
 // propose sends a decision until its outcome comes back. One call has ended, one way or the other, before the next begins; what it
@@ -248,7 +295,7 @@ func (p *process) page(build *follow.Build, least uint64) {
 				response.More = true
 			} else if r != nil {
 				response.Leases = append(response.Leases, &consensusv1.LeaseEntry{
-					Id: id, TtlS: int64(r.ttl / time.Second), GrantedSequence: r.sequence,
+					Id: id, TtlS: int64(r.ttl / time.Second), RemainingTtlS: r.rest, GrantedSequence: r.sequence,
 				})
 			}
 		}
@@ -263,7 +310,7 @@ func (p *process) page(build *follow.Build, least uint64) {
 			}
 			table, changes, _ := p.follower.Finish(nil)
 			if table != nil {
-				p.core.Load(p.clock(), table.Sequence, table.View, table.Leases)
+				p.core.Load(p.clock(), table.Sequence, table.View, table.Leases, nil)
 			}
 			p.apply(changes)
 			p.reading = false
@@ -274,8 +321,54 @@ func (p *process) page(build *follow.Build, least uint64) {
 // keepAlive arrives at the process.
 func (p *process) keepAlive(id int64, r *record, sent time.Duration) {
 	w := p.world
-	if verdict, _ := p.core.KeepAlive(p.clock(), id); verdict == owner.Known && w.leases[id] == r {
+	verdict, _ := p.core.KeepAlive(p.clock(), id)
+	if verdict != owner.Known {
+		return
+	}
+	switch {
+	case w.leases[id] == r:
 		w.acknowledged++
 		r.sent = max(r.sent, sent)
+		r.renewed = w.now
+	case w.leases[id] == nil && r.stopped == p.instance && r.epoch == p.core.Epoch():
+		w.failf("a keepalive of lease %d was acknowledged after %s had stopped it and it was revoked", id, p.name)
 	}
+}
+
+// stop arrives at the process, and goes on to the tier if it holds. The revoke may be lost on the way; then, sometimes, its proxy says so.
+func (p *process) stop(id int64, r *record) {
+	w := p.world
+	w.tickets++
+	ticket := w.tickets
+	if verdict, err := p.core.Stop(p.clock(), id, ticket); verdict != owner.Known || err != nil || w.leases[id] != r {
+		return
+	}
+	w.stopped++
+	instance, epoch := p.instance, p.core.Epoch()
+	if w.chance(30) {
+		w.toStart(p, p.starts, func() { p.over(id, ticket) })
+		return
+	}
+	if d, ok := w.delay(); ok {
+		w.after(d, func() {
+			if w.majority && w.leases[id] == r {
+				r.stopped, r.epoch = instance, epoch
+				w.remove(id, false)
+			}
+		})
+	}
+}
+
+// over says that a revoke came to nothing; settle has a read tell what became of the lease.
+func (p *process) over(id int64, ticket uint64) {
+	p.core.Over(p.clock(), id, ticket)
+	p.settle(id)
+}
+
+func (p *process) settle(id int64) {
+	w, began, start := p.world, p.clock(), p.starts
+	p.toTier(func() {
+		sequence := w.sequence()
+		w.toStart(p, start, func() { p.core.Resume(began, id, sequence) })
+	})
 }

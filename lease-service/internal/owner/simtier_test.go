@@ -15,9 +15,13 @@ import (
 
 const (
 	removal = 2 * time.Second
-	ttlMax  = 8 * time.Second
+	// late is how long a lease may live on while nothing fails.
+	late   = 2 * time.Second
+	ttlMax = 8 * time.Second
 	// clocks run at rates that differ from the global one by up to half a percent.
 	rateOff = 0.005
+	// checkpointEvery is so short that most leases have their rests recorded now and then.
+	checkpointEvery = 2500 * time.Millisecond
 )
 
 // world is the consensus tier, the clients and the network between all.
@@ -42,6 +46,14 @@ type world struct {
 
 	// refused counts decisions that met a lease granted after them.
 	expired, refused, acknowledged int
+	// recorded, cleared and late count checkpoints: late ones are refused. stopped counts revokes that went through the owner.
+	recorded, cleared, late, stopped int
+
+	tickets uint64
+	// incarnations are those of all starts.
+	incarnations map[uint64]bool
+	// punctual has each expiry held against the bound that counts while nothing fails.
+	punctual bool
 }
 
 // record is a lease with what the checks know of it.
@@ -52,6 +64,14 @@ type record struct {
 	alive    bool // its client still sends keepalives
 	// sent is when the last keepalive that was acknowledged left its client.
 	sent time.Duration
+	// renewed is when the last keepalive was acknowledged, or the grant applied.
+	renewed time.Duration
+	// rest is what the table says of it, and marked the sequence of that.
+	rest   int64
+	marked uint64
+	// stopped is who had stopped it, and under which epoch, when a client revoked it.
+	stopped *feedv1.Instance
+	epoch   uint64
 	// to is whom the client's proxy holds for the owner, rightly or not.
 	to *process
 	// every is the time between its keepalives.
@@ -64,14 +84,17 @@ type heard struct {
 	leaving  bool
 }
 
-func newWorld(t *testing.T, seed uint64) *world {
+// names are those of the processes.
+var names = []string{"a", "b", "c", "d"}
+
+func newWorld(t *testing.T, seed uint64, faults bool) *world {
 	t.Helper()
 	w := &world{
 		scheduler: scheduler{rand: rand.New(rand.NewPCG(seed, 1))}, t: t, seed: seed,
-		faults: true, clients: true, majority: true,
-		leases: map[int64]*record{}, view: &feedv1.View{}, heard: map[uint64]heard{},
+		faults: faults, clients: true, majority: true,
+		leases: map[int64]*record{}, view: &feedv1.View{}, heard: map[uint64]heard{}, incarnations: map[uint64]bool{},
 	}
-	for _, name := range []string{"a", "b", "c"} {
+	for _, name := range names {
 		p := &process{world: w, name: name}
 		w.processes = append(w.processes, p)
 		p.start()
@@ -114,7 +137,7 @@ func (w *world) grant(id int64) {
 		return
 	}
 	seconds := 2 + w.rand.Int64N(int64(ttlMax/time.Second)-1)
-	r := &record{ttl: time.Duration(seconds) * time.Second, sequence: w.sequence() + 1, alive: true, sent: w.now}
+	r := &record{ttl: time.Duration(seconds) * time.Second, sequence: w.sequence() + 1, alive: true, sent: w.now, renewed: w.now}
 	w.leases[id] = r
 	w.commit(&feedv1.LeaseChange{Change: &feedv1.LeaseChange_Granted{Granted: &feedv1.LeaseGranted{Id: id, TtlS: seconds}}})
 	r.every = w.between(100*time.Millisecond, r.ttl/3)
@@ -139,6 +162,11 @@ func (w *world) keepAlive(id int64, r *record) {
 		return
 	}
 	if w.clients && w.majority && w.chance(4) {
+		if p := r.to; p != nil && w.chance(60) {
+			w.toStart(p, p.starts, func() { p.stop(id, r) })
+			w.after(r.every, func() { w.keepAlive(id, r) })
+			return
+		}
 		w.remove(id, false)
 		return
 	}
@@ -160,11 +188,11 @@ func (w *world) keepAlive(id int64, r *record) {
 }
 
 func (w *world) owner(id int64) *feedv1.Instance {
-	names := make([]string, len(w.view.GetInstances()))
+	alive := make([]string, len(w.view.GetInstances()))
 	for i, instance := range w.view.GetInstances() {
-		names[i] = instance.GetName()
+		alive[i] = instance.GetName()
 	}
-	if i := rendezvous.Owner(id, names); i >= 0 {
+	if i := rendezvous.Owner(id, alive); i >= 0 {
 		return w.view.GetInstances()[i]
 	}
 	return nil
@@ -191,6 +219,9 @@ func (w *world) expire(p *feedv1.Instance, d owner.Decision) []consensusv1.Expir
 		if least := r.sent + time.Duration(float64(r.ttl)*(1-2*rateOff)); w.now < least {
 			w.failf("lease %d of %v expired by %v under epoch %d, %v after the last acknowledged keepalive was sent",
 				id, r.ttl, p, d.Epoch, w.now-r.sent)
+		}
+		if most := r.renewed + time.Duration(float64(r.ttl)*(1+2*rateOff)) + late; w.punctual && w.now > most {
+			w.failf("lease %d of %v expired %v after the last keepalive was acknowledged, though nothing failed", id, r.ttl, w.now-r.renewed)
 		}
 		w.expired++
 		w.remove(id, true)
@@ -250,9 +281,45 @@ func (w *world) judge(instance *feedv1.Instance) (stays, released bool) {
 		return false, true
 	}
 	for _, other := range w.heard {
-		if other.instance.GetName() == instance.GetName() && other.instance.GetIncarnation() > instance.GetIncarnation() && !other.leaving {
+		if other.instance.GetName() == instance.GetName() && other.instance.GetIncarnation() > instance.GetIncarnation() &&
+			!other.leaving && w.now-other.at <= removal {
 			return false, false
 		}
 	}
 	return true, false
+}
+
+// checkpoint applies rests as the tier does.
+func (w *world) checkpoint(p *feedv1.Instance, epoch, decided uint64, rests []*feedv1.LeaseCheckpoint) {
+	for _, rest := range rests {
+		if owner := w.owner(rest.GetId()); epoch != w.view.GetEpoch() || owner.GetIncarnation() != p.GetIncarnation() {
+			return
+		}
+	}
+	for _, rest := range rests {
+		r := w.leases[rest.GetId()]
+		switch {
+		case r == nil:
+			continue
+		case rest.GetRemainingTtlS() > 0 && max(r.sequence, r.marked) > decided:
+			w.late++
+			continue
+		case rest.GetRemainingTtlS() > 0:
+			w.recorded++
+		default:
+			w.cleared++
+		}
+		r.rest, r.marked = rest.GetRemainingTtlS(), w.sequence()+1
+		w.commit(&feedv1.LeaseChange{Change: &feedv1.LeaseChange_Checkpoint{Checkpoint: rest}})
+	}
+}
+
+// incarnation is the next number of a process: its wall clock's, which may have been set back.
+func (w *world) incarnation(p *process) uint64 {
+	number := uint64(max(0, 1000*time.Hour+w.now+p.wall))
+	for w.incarnations[number] {
+		number++
+	}
+	w.incarnations[number] = true
+	return number
 }

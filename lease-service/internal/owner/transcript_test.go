@@ -35,6 +35,9 @@ func TestTranscripts(t *testing.T) {
 	})
 }
 
+// checkpoint is how much of a lease may pass until its rest is to be recorded.
+const checkpoint = 5 * time.Minute
+
 type script struct {
 	t         *testing.T
 	cores     map[string]*owner.Core
@@ -44,7 +47,7 @@ type script struct {
 func (s *script) core(name string) *owner.Core {
 	if s.cores[name] == nil {
 		base, incarnation := identity(name)
-		s.cores[name] = owner.New(&feedv1.Instance{Name: base, Incarnation: incarnation})
+		s.cores[name] = owner.New(&feedv1.Instance{Name: base, Incarnation: incarnation}, checkpoint)
 	}
 	return s.cores[name]
 }
@@ -140,8 +143,7 @@ func (s *script) run(now time.Duration, name, command string, a args) string {
 	sequence := a.number("seq")
 	switch command {
 	case "load":
-		core.Load(now, sequence, a.view(), a.leases())
-		return s.mine(core)
+		return s.mine(core, core.Load(now, sequence, a.view(), a.leases(), nil)...)
 	case "granted":
 		return s.apply(now, core, &feedv1.LeaseChange{Sequence: sequence, Change: &feedv1.LeaseChange_Granted{
 			Granted: &feedv1.LeaseGranted{Id: a.ids[0], TtlS: int64(a.number("ttl"))},
@@ -160,6 +162,11 @@ func (s *script) run(now time.Duration, name, command string, a args) string {
 		core.Confirmed(now, ownership.Confirmation{
 			Sent: a.duration("sent", now), View: a.view(), Sequence: sequence, Removal: a.duration("removal", 2*time.Second),
 		})
+		return fmt.Sprintf("holds=%v", core.Holds(now))
+	case "awake": // confirmed each second since a time
+		for at := a.duration("since", now); at <= now; at += time.Second {
+			core.Confirmed(at, ownership.Confirmation{Sent: at, View: a.view(), Sequence: sequence, Removal: 2 * time.Second})
+		}
 		return fmt.Sprintf("holds=%v", core.Holds(now))
 	case "leave":
 		core.Leave()
@@ -186,11 +193,26 @@ func (s *script) ask(now time.Duration, name, command string, a args) string {
 		}
 		return verdicts[verdict]
 	case "stop":
-		notOwned, pending, err := core.Stop(now, a.ids)
-		return fmt.Sprintf("not owned=%v pending=%v err=%v", notOwned, pending, err)
+		verdict, err := core.Stop(now, a.ids[0], a.number("ticket"))
+		if verdict == owner.Known {
+			return "stopped"
+		}
+		return fmt.Sprintf("%s %v", verdicts[verdict], err)
+	case "over":
+		core.Over(now, a.ids[0], a.number("ticket"))
+		return fmt.Sprintf("to be read: %v", core.Stopped(now, 10))
+	case "stopped":
+		return fmt.Sprintf("to be read: %v", core.Stopped(now, 10))
 	case "resume":
-		core.Resume(a.duration("before", now), a.ids[0], a.values["exists"] != "", a.number("seq"))
+		core.Resume(a.duration("began", now), a.ids[0], a.number("seq"))
 		return s.mine(core)
+	case "rests":
+		epoch, sequence, rests := core.Rests(now, 10)
+		out := fmt.Sprintf("epoch=%d seq=%d", epoch, sequence)
+		for _, rest := range rests {
+			out += fmt.Sprintf(" %d:%d", rest.GetId(), rest.GetRemainingTtlS())
+		}
+		return out
 	case "clears":
 		epoch, ids := core.Clears(10)
 		return fmt.Sprintf("epoch=%d %v", epoch, ids)
@@ -221,15 +243,11 @@ func (s *script) apply(now time.Duration, core *owner.Core, change *feedv1.Lease
 	if err != nil {
 		return err.Error()
 	}
-	out := s.mine(core)
-	for _, event := range events {
-		out += fmt.Sprintf(" %s(%d)", strings.ToLower(strings.TrimPrefix(event.Kind.String(), "KIND_")), event.Lease)
-	}
-	return out
+	return s.mine(core, events...)
 }
 
-// mine lists the leases whose clocks run, with their deadlines.
-func (s *script) mine(core *owner.Core) string {
+// mine lists the leases whose clocks run, with their deadlines, and what is announced.
+func (s *script) mine(core *owner.Core, events ...owner.Event) string {
 	var parts []string
 	for id := int64(1); id <= 20; id++ {
 		lease, ok := core.Lease(id)
@@ -243,7 +261,10 @@ func (s *script) mine(core *owner.Core) string {
 		parts = append(parts, text)
 	}
 	if len(parts) == 0 {
-		return "owns nothing"
+		parts = []string{"owns nothing"}
+	}
+	for _, event := range events {
+		parts = append(parts, fmt.Sprintf("%s(%d)", strings.ToLower(strings.TrimPrefix(event.Kind.String(), "KIND_")), event.Lease))
 	}
 	return strings.Join(parts, " ")
 }

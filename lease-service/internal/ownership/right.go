@@ -50,7 +50,10 @@ func (r *Right) Confirm(self Identity, c Confirmation) {
 }
 
 // Void takes the right away until a heartbeat that is sent at now or later is confirmed.
-func (r *Right) Void(now time.Duration) { r.held, r.voided = false, now }
+func (r *Right) Void(now time.Duration) {
+	r.held, r.voided = false, now
+	r.until = min(r.until, now)
+}
 
 // End takes the right away for good: the instance leaves.
 func (r *Right) End() { r.held, r.ended = false, true }
@@ -59,6 +62,9 @@ func (r *Right) End() { r.held, r.ended = false, true }
 func (r *Right) Holds(now time.Duration, epoch uint64) bool {
 	return r.held && epoch == r.epoch && now >= r.sent && now < r.until
 }
+
+// Until is when the right ends, or ended last; ok is false if it never held.
+func (r *Right) Until() (at time.Duration, ok bool) { return r.until, r.until > 0 }
 
 // Sequence is the highest lease sequence that a confirmed heartbeat told.
 func (r *Right) Sequence() uint64 { return r.sequence }

@@ -15,6 +15,9 @@ const (
 	retryLongest  = 200 * time.Millisecond
 )
 
+// keepAliveBytes is what a keepalive counts in a batch.
+const keepAliveBytes = 32
+
 // renewal is one keepalive over its attempts. It goes to the owner of the moment, again and again: a keepalive may be
 // carried out twice without harm.
 type renewal struct {
@@ -49,7 +52,7 @@ func (r *renewal) attempt() {
 	}
 	stream, err := r.instances.stream(to)
 	if err == nil {
-		_, err = stream.Go(&leasev1.KeepAlive{Lease: r.lease, SpanContext: r.span}, 32, r)
+		_, err = stream.Go(&leasev1.KeepAlive{Lease: r.lease, SpanContext: r.span}, keepAliveBytes, r)
 	}
 	switch {
 	case err == nil:
@@ -74,7 +77,7 @@ func (r *renewal) Done(answer *leasev1.KeepAliveAnswer, err error) {
 	case leasev1.Outcome_OUTCOME_NOT_OWNER:
 		r.instances.topology.Viewed(answer.GetView())
 		r.later()
-	case leasev1.Outcome_OUTCOME_UNAVAILABLE, leasev1.Outcome_OUTCOME_UNSPECIFIED:
+	case leasev1.Outcome_OUTCOME_UNAVAILABLE, leasev1.Outcome_OUTCOME_UNSPECIFIED, leasev1.Outcome_OUTCOME_DONE:
 		r.later()
 	}
 }

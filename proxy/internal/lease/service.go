@@ -2,9 +2,7 @@ package lease
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-	"slices"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -21,9 +19,6 @@ import (
 // RemovalTimeDefault is how long an instance that is not heard of keeps its right to acknowledge keepalives, as the
 // consensus tier sets it: after that long without being reached an owner acknowledges nothing.
 const RemovalTimeDefault = 2 * time.Second
-
-// askAgain is the wait between attempts to reach an owner.
-const askAgain = 50 * time.Millisecond
 
 // Caller makes calls to the consensus tier; calls.Client is one.
 type Caller interface {
@@ -44,79 +39,6 @@ func NewService(
 	instances *Instances, follower *topology.Follower, caller Caller, removal time.Duration, log *slog.Logger,
 ) *Service {
 	return &Service{instances: instances, topology: follower, caller: caller, removal: removal, log: log}
-}
-
-// Revoke stops the owner's acknowledgements, then has the lease revoked. call is the client's, of class Write. A lease that the
-// owner proves not to exist is not revoked, so that one which is granted meanwhile does not end behind its owner's back. The consensus
-// tier is asked to revoke the lease 0 then, which there never is: its answer is etcd's "requested lease not found", or what it has against
-// the call before it looks for any lease, such as an alarm.
-func (s *Service) Revoke(ctx context.Context, call *calls.Call) (*consensusv1.Answer, error) {
-	var request pb.LeaseRevokeRequest
-	if err := proto.Unmarshal(call.Request, &request); err != nil {
-		return nil, malformed(err)
-	}
-	switch err := s.stop(ctx, request.GetID()); {
-	case errors.Is(err, errAbsent):
-		none := *call
-		none.Request = nil
-		return s.caller.Do(ctx, &none)
-	case err != nil:
-		return nil, err
-	}
-	return s.caller.Do(ctx, call)
-}
-
-// errAbsent says that the owner proved by a read that there is no such lease. Nothing was stopped then.
-var errAbsent = errors.New("lease: no such lease")
-
-// stop returns when the owner has promised to acknowledge nothing for the lease, when nobody may acknowledge (any more), with
-// errAbsent, or with the error of the client's context.
-func (s *Service) stop(ctx context.Context, lease int64) error {
-	until := time.Now().Add(s.removal)
-	bounded, cancel := context.WithDeadline(ctx, until)
-	defer cancel()
-	for {
-		to, err := s.instances.owner(lease)
-		if errors.Is(err, errNoInstance) {
-			return nil
-		}
-		switch err := s.stopAt(bounded, to, lease); {
-		case err == nil:
-			return nil
-		case status.Code(err) == codes.NotFound:
-			return errAbsent
-		}
-		select {
-		case <-time.After(askAgain):
-			continue
-		case <-bounded.Done():
-		}
-		if err := ctx.Err(); err != nil {
-			return status.FromContextError(err).Err()
-		}
-		s.log.Warn("lease owner not reached, revoking after the removal time", "lease", lease, "owner", to.name)
-		return nil
-	}
-}
-
-// errElsewhere says that an instance does not own the lease.
-var errElsewhere = errors.New("lease: another instance owns the lease")
-
-// stopAt asks one instance to stop; the error is the instance's own, or errElsewhere.
-func (s *Service) stopAt(ctx context.Context, to instance, lease int64) error {
-	keeper, err := s.instances.keeper(to)
-	if err != nil {
-		return err
-	}
-	answer, err := keeper.Stop(ctx, &leasev1.StopRequest{Leases: []int64{lease}})
-	if err != nil {
-		return err
-	}
-	if slices.Contains(answer.GetNotOwned(), lease) {
-		s.topology.Viewed(answer.GetView())
-		return errElsewhere
-	}
-	return nil
 }
 
 // TimeToLive joins the keys and the granted TTL from the consensus tier with the rest of the time from the owner.

@@ -1923,13 +1923,16 @@ func (x *ExpireLeasesResponse) GetOutcomes() []ExpireOutcome {
 }
 
 type CheckpointLeasesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Checkpoints   []*v1.LeaseCheckpoint  `protobuf:"bytes,1,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	Incarnation   uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Checkpoints []*v1.LeaseCheckpoint  `protobuf:"bytes,1,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
+	Epoch       uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Name        string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Incarnation uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Lease sequence of the table by which the rests were reckoned: leases that were granted, or whose rest was recorded or
+	// cleared, after it are passed over. Rests of 0, which clear, need none.
+	DecidedSequence uint64 `protobuf:"varint,5,opt,name=decided_sequence,json=decidedSequence,proto3" json:"decided_sequence,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CheckpointLeasesRequest) Reset() {
@@ -1986,6 +1989,13 @@ func (x *CheckpointLeasesRequest) GetName() string {
 func (x *CheckpointLeasesRequest) GetIncarnation() uint64 {
 	if x != nil {
 		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *CheckpointLeasesRequest) GetDecidedSequence() uint64 {
+	if x != nil {
+		return x.DecidedSequence
 	}
 	return 0
 }
@@ -2257,12 +2267,13 @@ const file_holdfast_consensus_v1_consensus_proto_rawDesc = "" +
 	"\x10decided_sequence\x18\x05 \x01(\x04R\x0fdecidedSequence\"t\n" +
 	"\x14ExpireLeasesResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12@\n" +
-	"\boutcomes\x18\x02 \x03(\x0e2$.holdfast.consensus.v1.ExpireOutcomeR\boutcomes\"\xaa\x01\n" +
+	"\boutcomes\x18\x02 \x03(\x0e2$.holdfast.consensus.v1.ExpireOutcomeR\boutcomes\"\xd5\x01\n" +
 	"\x17CheckpointLeasesRequest\x12C\n" +
 	"\vcheckpoints\x18\x01 \x03(\v2!.holdfast.feed.v1.LeaseCheckpointR\vcheckpoints\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"6\n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\x12)\n" +
+	"\x10decided_sequence\x18\x05 \x01(\x04R\x0fdecidedSequence\"6\n" +
 	"\x18CheckpointLeasesResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\"%\n" +
 	"\x11ReadLeasesRequest\x12\x10\n" +

@@ -1587,6 +1587,11 @@ func (m *CheckpointLeasesRequest) MarshalToSizedBufferVT(dAtA []byte) (int, erro
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.DecidedSequence != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.DecidedSequence))
+		i--
+		dAtA[i] = 0x28
+	}
 	if m.Incarnation != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Incarnation))
 		i--
@@ -2414,6 +2419,9 @@ func (m *CheckpointLeasesRequest) SizeVT() (n int) {
 	}
 	if m.Incarnation != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Incarnation))
+	}
+	if m.DecidedSequence != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.DecidedSequence))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -6227,6 +6235,25 @@ func (m *CheckpointLeasesRequest) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Incarnation |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 5:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field DecidedSequence", wireType)
+			}
+			m.DecidedSequence = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.DecidedSequence |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

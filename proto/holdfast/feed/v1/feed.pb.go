@@ -391,7 +391,9 @@ type LeaseChange struct {
 	//	*LeaseChange_Revoked
 	//	*LeaseChange_View
 	//	*LeaseChange_Checkpoint
-	Change        isLeaseChange_Change `protobuf_oneof:"change"`
+	Change isLeaseChange_Change `protobuf_oneof:"change"`
+	// Span context of the write that made it, as that of a revision; empty if not sampled.
+	SpanContext   []byte `protobuf:"bytes,6,opt,name=span_context,json=spanContext,proto3" json:"span_context,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -472,6 +474,13 @@ func (x *LeaseChange) GetCheckpoint() *LeaseCheckpoint {
 		if x, ok := x.Change.(*LeaseChange_Checkpoint); ok {
 			return x.Checkpoint
 		}
+	}
+	return nil
+}
+
+func (x *LeaseChange) GetSpanContext() []byte {
+	if x != nil {
+		return x.SpanContext
 	}
 	return nil
 }
@@ -897,7 +906,7 @@ const file_holdfast_feed_v1_feed_proto_rawDesc = "" +
 	"\x02kv\x18\x03 \x01(\fR\x02kv\x122\n" +
 	"\x15previous_mod_revision\x18\x04 \x01(\x03R\x13previousModRevision\x12\x1f\n" +
 	"\vprevious_kv\x18\x05 \x01(\fR\n" +
-	"previousKv\"\x9e\x02\n" +
+	"previousKv\"\xc1\x02\n" +
 	"\vLeaseChange\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12:\n" +
 	"\agranted\x18\x02 \x01(\v2\x1e.holdfast.feed.v1.LeaseGrantedH\x00R\agranted\x12:\n" +
@@ -905,7 +914,8 @@ const file_holdfast_feed_v1_feed_proto_rawDesc = "" +
 	"\x04view\x18\x04 \x01(\v2\x16.holdfast.feed.v1.ViewH\x00R\x04view\x12C\n" +
 	"\n" +
 	"checkpoint\x18\x05 \x01(\v2!.holdfast.feed.v1.LeaseCheckpointH\x00R\n" +
-	"checkpointB\b\n" +
+	"checkpoint\x12!\n" +
+	"\fspan_context\x18\x06 \x01(\fR\vspanContextB\b\n" +
 	"\x06change\"3\n" +
 	"\fLeaseGranted\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x13\n" +

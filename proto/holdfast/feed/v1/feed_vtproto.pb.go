@@ -353,6 +353,13 @@ func (m *LeaseChange) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		}
 		i -= size
 	}
+	if len(m.SpanContext) > 0 {
+		i -= len(m.SpanContext)
+		copy(dAtA[i:], m.SpanContext)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.SpanContext)))
+		i--
+		dAtA[i] = 0x32
+	}
 	if m.Sequence != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Sequence))
 		i--
@@ -899,6 +906,10 @@ func (m *LeaseChange) SizeVT() (n int) {
 	}
 	if vtmsg, ok := m.Change.(interface{ SizeVT() int }); ok {
 		n += vtmsg.SizeVT()
+	}
+	l = len(m.SpanContext)
+	if l > 0 {
+		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -2077,6 +2088,40 @@ func (m *LeaseChange) UnmarshalVT(dAtA []byte) error {
 					return err
 				}
 				m.Change = &LeaseChange_Checkpoint{Checkpoint: v}
+			}
+			iNdEx = postIndex
+		case 6:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field SpanContext", wireType)
+			}
+			var byteLen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				byteLen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if byteLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + byteLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.SpanContext = append(m.SpanContext[:0], dAtA[iNdEx:postIndex]...)
+			if m.SpanContext == nil {
+				m.SpanContext = []byte{}
 			}
 			iNdEx = postIndex
 		default:

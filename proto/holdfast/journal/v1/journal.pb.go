@@ -431,13 +431,16 @@ func (x *LeaseExpire) GetDecidedSequence() uint64 {
 }
 
 type LeaseCheckpoints struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Checkpoints   []*v1.LeaseCheckpoint  `protobuf:"bytes,1,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	Incarnation   uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Checkpoints []*v1.LeaseCheckpoint  `protobuf:"bytes,1,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
+	Epoch       uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Name        string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Incarnation uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Lease sequence of the table by which the rests were reckoned: a rest says nothing of a lease that was granted, or whose
+	// rest was recorded or cleared, after it. What clears a rest needs none.
+	DecidedSequence uint64 `protobuf:"varint,5,opt,name=decided_sequence,json=decidedSequence,proto3" json:"decided_sequence,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *LeaseCheckpoints) Reset() {
@@ -494,6 +497,13 @@ func (x *LeaseCheckpoints) GetName() string {
 func (x *LeaseCheckpoints) GetIncarnation() uint64 {
 	if x != nil {
 		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *LeaseCheckpoints) GetDecidedSequence() uint64 {
+	if x != nil {
+		return x.DecidedSequence
 	}
 	return 0
 }
@@ -754,12 +764,13 @@ const file_holdfast_journal_v1_journal_proto_rawDesc = "" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12 \n" +
 	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\x12)\n" +
-	"\x10decided_sequence\x18\x05 \x01(\x04R\x0fdecidedSequence\"\xa3\x01\n" +
+	"\x10decided_sequence\x18\x05 \x01(\x04R\x0fdecidedSequence\"\xce\x01\n" +
 	"\x10LeaseCheckpoints\x12C\n" +
 	"\vcheckpoints\x18\x01 \x03(\v2!.holdfast.feed.v1.LeaseCheckpointR\vcheckpoints\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"\x9d\x01\n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\x12)\n" +
+	"\x10decided_sequence\x18\x05 \x01(\x04R\x0fdecidedSequence\"\x9d\x01\n" +
 	"\n" +
 	"ViewChange\x12\x1d\n" +
 	"\n" +

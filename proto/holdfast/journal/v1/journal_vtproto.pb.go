@@ -423,6 +423,11 @@ func (m *LeaseCheckpoints) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.DecidedSequence != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.DecidedSequence))
+		i--
+		dAtA[i] = 0x28
+	}
 	if m.Incarnation != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Incarnation))
 		i--
@@ -927,6 +932,9 @@ func (m *LeaseCheckpoints) SizeVT() (n int) {
 	}
 	if m.Incarnation != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Incarnation))
+	}
+	if m.DecidedSequence != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.DecidedSequence))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -2040,6 +2048,25 @@ func (m *LeaseCheckpoints) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Incarnation |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 5:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field DecidedSequence", wireType)
+			}
+			m.DecidedSequence = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.DecidedSequence |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

@@ -24,6 +24,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Ask is what a proxy wants of the owner of a lease.
+type Ask int32
+
+const (
+	// Renew it.
+	Ask_ASK_UNSPECIFIED Ask = 0
+	// A client revokes it: acknowledge no keepalive until the revoke has happened or has come to nothing. Saying so again is harmless.
+	// OUTCOME_NOT_FOUND: there is no such lease, nothing is stopped, and the revoke must not be proposed.
+	Ask_ASK_STOP Ask = 1
+	// Nothing of the revoke is under way any more, and it did not happen or found nothing: a read tells what became of the lease.
+	Ask_ASK_RESUME Ask = 2
+)
+
+// Enum value maps for Ask.
+var (
+	Ask_name = map[int32]string{
+		0: "ASK_UNSPECIFIED",
+		1: "ASK_STOP",
+		2: "ASK_RESUME",
+	}
+	Ask_value = map[string]int32{
+		"ASK_UNSPECIFIED": 0,
+		"ASK_STOP":        1,
+		"ASK_RESUME":      2,
+	}
+)
+
+func (x Ask) Enum() *Ask {
+	p := new(Ask)
+	*p = x
+	return p
+}
+
+func (x Ask) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Ask) Descriptor() protoreflect.EnumDescriptor {
+	return file_holdfast_lease_v1_lease_proto_enumTypes[0].Descriptor()
+}
+
+func (Ask) Type() protoreflect.EnumType {
+	return &file_holdfast_lease_v1_lease_proto_enumTypes[0]
+}
+
+func (x Ask) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Ask.Descriptor instead.
+func (Ask) EnumDescriptor() ([]byte, []int) {
+	return file_holdfast_lease_v1_lease_proto_rawDescGZIP(), []int{0}
+}
+
 type Outcome int32
 
 const (
@@ -35,6 +89,8 @@ const (
 	Outcome_OUTCOME_NOT_OWNER Outcome = 3
 	// The instance may not acknowledge now (no confirmed heartbeat, or an expiry under way): ask again.
 	Outcome_OUTCOME_UNAVAILABLE Outcome = 4
+	// The stop holds, or its end is noted.
+	Outcome_OUTCOME_DONE Outcome = 5
 )
 
 // Enum value maps for Outcome.
@@ -45,6 +101,7 @@ var (
 		2: "OUTCOME_NOT_FOUND",
 		3: "OUTCOME_NOT_OWNER",
 		4: "OUTCOME_UNAVAILABLE",
+		5: "OUTCOME_DONE",
 	}
 	Outcome_value = map[string]int32{
 		"OUTCOME_UNSPECIFIED": 0,
@@ -52,6 +109,7 @@ var (
 		"OUTCOME_NOT_FOUND":   2,
 		"OUTCOME_NOT_OWNER":   3,
 		"OUTCOME_UNAVAILABLE": 4,
+		"OUTCOME_DONE":        5,
 	}
 )
 
@@ -66,11 +124,11 @@ func (x Outcome) String() string {
 }
 
 func (Outcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_holdfast_lease_v1_lease_proto_enumTypes[0].Descriptor()
+	return file_holdfast_lease_v1_lease_proto_enumTypes[1].Descriptor()
 }
 
 func (Outcome) Type() protoreflect.EnumType {
-	return &file_holdfast_lease_v1_lease_proto_enumTypes[0]
+	return &file_holdfast_lease_v1_lease_proto_enumTypes[1]
 }
 
 func (x Outcome) Number() protoreflect.EnumNumber {
@@ -79,7 +137,7 @@ func (x Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Outcome.Descriptor instead.
 func (Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_holdfast_lease_v1_lease_proto_rawDescGZIP(), []int{0}
+	return file_holdfast_lease_v1_lease_proto_rawDescGZIP(), []int{1}
 }
 
 type Kind int32
@@ -121,11 +179,11 @@ func (x Kind) String() string {
 }
 
 func (Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_holdfast_lease_v1_lease_proto_enumTypes[1].Descriptor()
+	return file_holdfast_lease_v1_lease_proto_enumTypes[2].Descriptor()
 }
 
 func (Kind) Type() protoreflect.EnumType {
-	return &file_holdfast_lease_v1_lease_proto_enumTypes[1]
+	return &file_holdfast_lease_v1_lease_proto_enumTypes[2]
 }
 
 func (x Kind) Number() protoreflect.EnumNumber {
@@ -134,7 +192,7 @@ func (x Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Kind.Descriptor instead.
 func (Kind) EnumDescriptor() ([]byte, []int) {
-	return file_holdfast_lease_v1_lease_proto_rawDescGZIP(), []int{1}
+	return file_holdfast_lease_v1_lease_proto_rawDescGZIP(), []int{2}
 }
 
 type KeepAliveBatch struct {
@@ -193,9 +251,12 @@ func (x *KeepAliveBatch) GetKeepAlives() []*KeepAlive {
 type KeepAlive struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Chosen by the caller, never used again on a stream.
-	Id            uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Lease         int64  `protobuf:"varint,2,opt,name=lease,proto3" json:"lease,omitempty"`
-	SpanContext   []byte `protobuf:"bytes,3,opt,name=span_context,json=spanContext,proto3" json:"span_context,omitempty"`
+	Id          uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Lease       int64  `protobuf:"varint,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	SpanContext []byte `protobuf:"bytes,3,opt,name=span_context,json=spanContext,proto3" json:"span_context,omitempty"`
+	Ask         Ask    `protobuf:"varint,4,opt,name=ask,proto3,enum=holdfast.lease.v1.Ask" json:"ask,omitempty"`
+	// With ASK_STOP and ASK_RESUME: the revoke that it is about, a number that no other has.
+	Ticket        uint64 `protobuf:"varint,5,opt,name=ticket,proto3" json:"ticket,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -249,6 +310,20 @@ func (x *KeepAlive) GetSpanContext() []byte {
 		return x.SpanContext
 	}
 	return nil
+}
+
+func (x *KeepAlive) GetAsk() Ask {
+	if x != nil {
+		return x.Ask
+	}
+	return Ask_ASK_UNSPECIFIED
+}
+
+func (x *KeepAlive) GetTicket() uint64 {
+	if x != nil {
+		return x.Ticket
+	}
+	return 0
 }
 
 type KeepAliveAnswers struct {
@@ -382,103 +457,6 @@ func (x *KeepAliveAnswer) GetRevision() int64 {
 	return 0
 }
 
-type StopRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Leases        []int64                `protobuf:"varint,1,rep,packed,name=leases,proto3" json:"leases,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *StopRequest) Reset() {
-	*x = StopRequest{}
-	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *StopRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*StopRequest) ProtoMessage() {}
-
-func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
-func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_lease_v1_lease_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *StopRequest) GetLeases() []int64 {
-	if x != nil {
-		return x.Leases
-	}
-	return nil
-}
-
-type StopResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Leases that the instance does not own, with the view that says so.
-	NotOwned      []int64  `protobuf:"varint,1,rep,packed,name=not_owned,json=notOwned,proto3" json:"not_owned,omitempty"`
-	View          *v1.View `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *StopResponse) Reset() {
-	*x = StopResponse{}
-	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *StopResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*StopResponse) ProtoMessage() {}
-
-func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
-func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_lease_v1_lease_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *StopResponse) GetNotOwned() []int64 {
-	if x != nil {
-		return x.NotOwned
-	}
-	return nil
-}
-
-func (x *StopResponse) GetView() *v1.View {
-	if x != nil {
-		return x.View
-	}
-	return nil
-}
-
 type RemainingRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Leases        []int64                `protobuf:"varint,1,rep,packed,name=leases,proto3" json:"leases,omitempty"`
@@ -488,7 +466,7 @@ type RemainingRequest struct {
 
 func (x *RemainingRequest) Reset() {
 	*x = RemainingRequest{}
-	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[6]
+	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +478,7 @@ func (x *RemainingRequest) String() string {
 func (*RemainingRequest) ProtoMessage() {}
 
 func (x *RemainingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[6]
+	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +491,7 @@ func (x *RemainingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemainingRequest.ProtoReflect.Descriptor instead.
 func (*RemainingRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_lease_v1_lease_proto_rawDescGZIP(), []int{6}
+	return file_holdfast_lease_v1_lease_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RemainingRequest) GetLeases() []int64 {
@@ -532,7 +510,7 @@ type RemainingResponse struct {
 
 func (x *RemainingResponse) Reset() {
 	*x = RemainingResponse{}
-	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[7]
+	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -544,7 +522,7 @@ func (x *RemainingResponse) String() string {
 func (*RemainingResponse) ProtoMessage() {}
 
 func (x *RemainingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[7]
+	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -557,7 +535,7 @@ func (x *RemainingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemainingResponse.ProtoReflect.Descriptor instead.
 func (*RemainingResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_lease_v1_lease_proto_rawDescGZIP(), []int{7}
+	return file_holdfast_lease_v1_lease_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RemainingResponse) GetRemaining() []*Remaining {
@@ -579,7 +557,7 @@ type Remaining struct {
 
 func (x *Remaining) Reset() {
 	*x = Remaining{}
-	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[8]
+	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -591,7 +569,7 @@ func (x *Remaining) String() string {
 func (*Remaining) ProtoMessage() {}
 
 func (x *Remaining) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[8]
+	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -604,7 +582,7 @@ func (x *Remaining) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remaining.ProtoReflect.Descriptor instead.
 func (*Remaining) Descriptor() ([]byte, []int) {
-	return file_holdfast_lease_v1_lease_proto_rawDescGZIP(), []int{8}
+	return file_holdfast_lease_v1_lease_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Remaining) GetLease() int64 {
@@ -647,7 +625,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[9]
+	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +637,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[9]
+	mi := &file_holdfast_lease_v1_lease_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +650,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_holdfast_lease_v1_lease_proto_rawDescGZIP(), []int{9}
+	return file_holdfast_lease_v1_lease_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Event) GetVersion() uint32 {
@@ -746,11 +724,13 @@ const file_holdfast_lease_v1_lease_proto_rawDesc = "" +
 	"\x0eKeepAliveBatch\x12\x14\n" +
 	"\x05taken\x18\x01 \x01(\x04R\x05taken\x12=\n" +
 	"\vkeep_alives\x18\x02 \x03(\v2\x1c.holdfast.lease.v1.KeepAliveR\n" +
-	"keepAlives\"T\n" +
+	"keepAlives\"\x96\x01\n" +
 	"\tKeepAlive\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05lease\x18\x02 \x01(\x03R\x05lease\x12!\n" +
-	"\fspan_context\x18\x03 \x01(\fR\vspanContext\"f\n" +
+	"\fspan_context\x18\x03 \x01(\fR\vspanContext\x12(\n" +
+	"\x03ask\x18\x04 \x01(\x0e2\x16.holdfast.lease.v1.AskR\x03ask\x12\x16\n" +
+	"\x06ticket\x18\x05 \x01(\x04R\x06ticket\"f\n" +
 	"\x10KeepAliveAnswers\x12\x14\n" +
 	"\x05taken\x18\x01 \x01(\x04R\x05taken\x12<\n" +
 	"\aanswers\x18\x02 \x03(\v2\".holdfast.lease.v1.KeepAliveAnswerR\aanswers\"\xb4\x01\n" +
@@ -759,12 +739,7 @@ const file_holdfast_lease_v1_lease_proto_rawDesc = "" +
 	"\aoutcome\x18\x02 \x01(\x0e2\x1a.holdfast.lease.v1.OutcomeR\aoutcome\x12\x13\n" +
 	"\x05ttl_s\x18\x03 \x01(\x03R\x04ttlS\x12*\n" +
 	"\x04view\x18\x04 \x01(\v2\x16.holdfast.feed.v1.ViewR\x04view\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x03R\brevision\"%\n" +
-	"\vStopRequest\x12\x16\n" +
-	"\x06leases\x18\x01 \x03(\x03R\x06leases\"W\n" +
-	"\fStopResponse\x12\x1b\n" +
-	"\tnot_owned\x18\x01 \x03(\x03R\bnotOwned\x12*\n" +
-	"\x04view\x18\x02 \x01(\v2\x16.holdfast.feed.v1.ViewR\x04view\"*\n" +
+	"\brevision\x18\x05 \x01(\x03R\brevision\"*\n" +
 	"\x10RemainingRequest\x12\x16\n" +
 	"\x06leases\x18\x01 \x03(\x03R\x06leases\"O\n" +
 	"\x11RemainingResponse\x12:\n" +
@@ -783,23 +758,28 @@ const file_holdfast_lease_v1_lease_proto_rawDesc = "" +
 	"\x05lease\x18\x06 \x01(\x03R\x05lease\x12\x13\n" +
 	"\x05ttl_s\x18\a \x01(\x03R\x04ttlS\x12&\n" +
 	"\x0fremaining_ttl_s\x18\b \x01(\x03R\rremainingTtlS\x12\x1a\n" +
-	"\brevision\x18\t \x01(\x03R\brevision*~\n" +
+	"\brevision\x18\t \x01(\x03R\brevision*8\n" +
+	"\x03Ask\x12\x13\n" +
+	"\x0fASK_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bASK_STOP\x10\x01\x12\x0e\n" +
+	"\n" +
+	"ASK_RESUME\x10\x02*\x90\x01\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fOUTCOME_RENEWED\x10\x01\x12\x15\n" +
 	"\x11OUTCOME_NOT_FOUND\x10\x02\x12\x15\n" +
 	"\x11OUTCOME_NOT_OWNER\x10\x03\x12\x17\n" +
-	"\x13OUTCOME_UNAVAILABLE\x10\x04*e\n" +
+	"\x13OUTCOME_UNAVAILABLE\x10\x04\x12\x10\n" +
+	"\fOUTCOME_DONE\x10\x05*e\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_GRANTED\x10\x01\x12\x11\n" +
 	"\rKIND_EXPIRING\x10\x02\x12\x10\n" +
 	"\fKIND_EXPIRED\x10\x03\x12\x10\n" +
-	"\fKIND_REVOKED\x10\x042\x83\x02\n" +
+	"\fKIND_REVOKED\x10\x042\xba\x01\n" +
 	"\x06Keeper\x12X\n" +
 	"\n" +
-	"KeepAlives\x12!.holdfast.lease.v1.KeepAliveBatch\x1a#.holdfast.lease.v1.KeepAliveAnswers(\x010\x01\x12G\n" +
-	"\x04Stop\x12\x1e.holdfast.lease.v1.StopRequest\x1a\x1f.holdfast.lease.v1.StopResponse\x12V\n" +
+	"KeepAlives\x12!.holdfast.lease.v1.KeepAliveBatch\x1a#.holdfast.lease.v1.KeepAliveAnswers(\x010\x01\x12V\n" +
 	"\tRemaining\x12#.holdfast.lease.v1.RemainingRequest\x1a$.holdfast.lease.v1.RemainingResponseB@Z>github.com/holdfastdb/holdfast/proto/holdfast/lease/v1;leasev1b\x06proto3"
 
 var (
@@ -814,40 +794,37 @@ func file_holdfast_lease_v1_lease_proto_rawDescGZIP() []byte {
 	return file_holdfast_lease_v1_lease_proto_rawDescData
 }
 
-var file_holdfast_lease_v1_lease_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_holdfast_lease_v1_lease_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_holdfast_lease_v1_lease_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_holdfast_lease_v1_lease_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_holdfast_lease_v1_lease_proto_goTypes = []any{
-	(Outcome)(0),              // 0: holdfast.lease.v1.Outcome
-	(Kind)(0),                 // 1: holdfast.lease.v1.Kind
-	(*KeepAliveBatch)(nil),    // 2: holdfast.lease.v1.KeepAliveBatch
-	(*KeepAlive)(nil),         // 3: holdfast.lease.v1.KeepAlive
-	(*KeepAliveAnswers)(nil),  // 4: holdfast.lease.v1.KeepAliveAnswers
-	(*KeepAliveAnswer)(nil),   // 5: holdfast.lease.v1.KeepAliveAnswer
-	(*StopRequest)(nil),       // 6: holdfast.lease.v1.StopRequest
-	(*StopResponse)(nil),      // 7: holdfast.lease.v1.StopResponse
-	(*RemainingRequest)(nil),  // 8: holdfast.lease.v1.RemainingRequest
-	(*RemainingResponse)(nil), // 9: holdfast.lease.v1.RemainingResponse
-	(*Remaining)(nil),         // 10: holdfast.lease.v1.Remaining
-	(*Event)(nil),             // 11: holdfast.lease.v1.Event
-	(*v1.View)(nil),           // 12: holdfast.feed.v1.View
+	(Ask)(0),                  // 0: holdfast.lease.v1.Ask
+	(Outcome)(0),              // 1: holdfast.lease.v1.Outcome
+	(Kind)(0),                 // 2: holdfast.lease.v1.Kind
+	(*KeepAliveBatch)(nil),    // 3: holdfast.lease.v1.KeepAliveBatch
+	(*KeepAlive)(nil),         // 4: holdfast.lease.v1.KeepAlive
+	(*KeepAliveAnswers)(nil),  // 5: holdfast.lease.v1.KeepAliveAnswers
+	(*KeepAliveAnswer)(nil),   // 6: holdfast.lease.v1.KeepAliveAnswer
+	(*RemainingRequest)(nil),  // 7: holdfast.lease.v1.RemainingRequest
+	(*RemainingResponse)(nil), // 8: holdfast.lease.v1.RemainingResponse
+	(*Remaining)(nil),         // 9: holdfast.lease.v1.Remaining
+	(*Event)(nil),             // 10: holdfast.lease.v1.Event
+	(*v1.View)(nil),           // 11: holdfast.feed.v1.View
 }
 var file_holdfast_lease_v1_lease_proto_depIdxs = []int32{
-	3,  // 0: holdfast.lease.v1.KeepAliveBatch.keep_alives:type_name -> holdfast.lease.v1.KeepAlive
-	5,  // 1: holdfast.lease.v1.KeepAliveAnswers.answers:type_name -> holdfast.lease.v1.KeepAliveAnswer
-	0,  // 2: holdfast.lease.v1.KeepAliveAnswer.outcome:type_name -> holdfast.lease.v1.Outcome
-	12, // 3: holdfast.lease.v1.KeepAliveAnswer.view:type_name -> holdfast.feed.v1.View
-	12, // 4: holdfast.lease.v1.StopResponse.view:type_name -> holdfast.feed.v1.View
-	10, // 5: holdfast.lease.v1.RemainingResponse.remaining:type_name -> holdfast.lease.v1.Remaining
-	0,  // 6: holdfast.lease.v1.Remaining.outcome:type_name -> holdfast.lease.v1.Outcome
-	1,  // 7: holdfast.lease.v1.Event.kind:type_name -> holdfast.lease.v1.Kind
-	2,  // 8: holdfast.lease.v1.Keeper.KeepAlives:input_type -> holdfast.lease.v1.KeepAliveBatch
-	6,  // 9: holdfast.lease.v1.Keeper.Stop:input_type -> holdfast.lease.v1.StopRequest
-	8,  // 10: holdfast.lease.v1.Keeper.Remaining:input_type -> holdfast.lease.v1.RemainingRequest
-	4,  // 11: holdfast.lease.v1.Keeper.KeepAlives:output_type -> holdfast.lease.v1.KeepAliveAnswers
-	7,  // 12: holdfast.lease.v1.Keeper.Stop:output_type -> holdfast.lease.v1.StopResponse
-	9,  // 13: holdfast.lease.v1.Keeper.Remaining:output_type -> holdfast.lease.v1.RemainingResponse
-	11, // [11:14] is the sub-list for method output_type
-	8,  // [8:11] is the sub-list for method input_type
+	4,  // 0: holdfast.lease.v1.KeepAliveBatch.keep_alives:type_name -> holdfast.lease.v1.KeepAlive
+	0,  // 1: holdfast.lease.v1.KeepAlive.ask:type_name -> holdfast.lease.v1.Ask
+	6,  // 2: holdfast.lease.v1.KeepAliveAnswers.answers:type_name -> holdfast.lease.v1.KeepAliveAnswer
+	1,  // 3: holdfast.lease.v1.KeepAliveAnswer.outcome:type_name -> holdfast.lease.v1.Outcome
+	11, // 4: holdfast.lease.v1.KeepAliveAnswer.view:type_name -> holdfast.feed.v1.View
+	9,  // 5: holdfast.lease.v1.RemainingResponse.remaining:type_name -> holdfast.lease.v1.Remaining
+	1,  // 6: holdfast.lease.v1.Remaining.outcome:type_name -> holdfast.lease.v1.Outcome
+	2,  // 7: holdfast.lease.v1.Event.kind:type_name -> holdfast.lease.v1.Kind
+	3,  // 8: holdfast.lease.v1.Keeper.KeepAlives:input_type -> holdfast.lease.v1.KeepAliveBatch
+	7,  // 9: holdfast.lease.v1.Keeper.Remaining:input_type -> holdfast.lease.v1.RemainingRequest
+	5,  // 10: holdfast.lease.v1.Keeper.KeepAlives:output_type -> holdfast.lease.v1.KeepAliveAnswers
+	8,  // 11: holdfast.lease.v1.Keeper.Remaining:output_type -> holdfast.lease.v1.RemainingResponse
+	10, // [10:12] is the sub-list for method output_type
+	8,  // [8:10] is the sub-list for method input_type
 	8,  // [8:8] is the sub-list for extension type_name
 	8,  // [8:8] is the sub-list for extension extendee
 	0,  // [0:8] is the sub-list for field type_name
@@ -863,8 +840,8 @@ func file_holdfast_lease_v1_lease_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_holdfast_lease_v1_lease_proto_rawDesc), len(file_holdfast_lease_v1_lease_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   10,
+			NumEnums:      3,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,7 +22,6 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Keeper_KeepAlives_FullMethodName = "/holdfast.lease.v1.Keeper/KeepAlives"
-	Keeper_Stop_FullMethodName       = "/holdfast.lease.v1.Keeper/Stop"
 	Keeper_Remaining_FullMethodName  = "/holdfast.lease.v1.Keeper/Remaining"
 )
 
@@ -30,12 +29,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 type KeeperClient interface {
-	// KeepAlives renews leases in batches, one stream per proxy and instance, by credit as consensus calls.
+	// KeepAlives renews leases in batches, one stream per proxy and instance, by credit as consensus calls. What clients revoke is
+	// told on it too.
 	KeepAlives(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[KeepAliveBatch, KeepAliveAnswers], error)
-	// Stop makes the owner stop acknowledging keepalives of leases that a client revokes, until the outcome is known.
-	// NotFound: none of the leases exists, proved by a read that began after the call arrived; nothing is stopped, and the revoke must
-	// not be proposed.
-	Stop(ctx context.Context, in *StopRequest, opts ...grpc.CallOption) (*StopResponse, error)
 	// Remaining tells the rest of leases that the instance owns.
 	Remaining(ctx context.Context, in *RemainingRequest, opts ...grpc.CallOption) (*RemainingResponse, error)
 }
@@ -61,16 +57,6 @@ func (c *keeperClient) KeepAlives(ctx context.Context, opts ...grpc.CallOption) 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Keeper_KeepAlivesClient = grpc.BidiStreamingClient[KeepAliveBatch, KeepAliveAnswers]
 
-func (c *keeperClient) Stop(ctx context.Context, in *StopRequest, opts ...grpc.CallOption) (*StopResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(StopResponse)
-	err := c.cc.Invoke(ctx, Keeper_Stop_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
 func (c *keeperClient) Remaining(ctx context.Context, in *RemainingRequest, opts ...grpc.CallOption) (*RemainingResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RemainingResponse)
@@ -85,12 +71,9 @@ func (c *keeperClient) Remaining(ctx context.Context, in *RemainingRequest, opts
 // All implementations must embed UnimplementedKeeperServer
 // for forward compatibility.
 type KeeperServer interface {
-	// KeepAlives renews leases in batches, one stream per proxy and instance, by credit as consensus calls.
+	// KeepAlives renews leases in batches, one stream per proxy and instance, by credit as consensus calls. What clients revoke is
+	// told on it too.
 	KeepAlives(grpc.BidiStreamingServer[KeepAliveBatch, KeepAliveAnswers]) error
-	// Stop makes the owner stop acknowledging keepalives of leases that a client revokes, until the outcome is known.
-	// NotFound: none of the leases exists, proved by a read that began after the call arrived; nothing is stopped, and the revoke must
-	// not be proposed.
-	Stop(context.Context, *StopRequest) (*StopResponse, error)
 	// Remaining tells the rest of leases that the instance owns.
 	Remaining(context.Context, *RemainingRequest) (*RemainingResponse, error)
 	mustEmbedUnimplementedKeeperServer()
@@ -105,9 +88,6 @@ type UnimplementedKeeperServer struct{}
 
 func (UnimplementedKeeperServer) KeepAlives(grpc.BidiStreamingServer[KeepAliveBatch, KeepAliveAnswers]) error {
 	return status.Error(codes.Unimplemented, "method KeepAlives not implemented")
-}
-func (UnimplementedKeeperServer) Stop(context.Context, *StopRequest) (*StopResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Stop not implemented")
 }
 func (UnimplementedKeeperServer) Remaining(context.Context, *RemainingRequest) (*RemainingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Remaining not implemented")
@@ -140,24 +120,6 @@ func _Keeper_KeepAlives_Handler(srv interface{}, stream grpc.ServerStream) error
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Keeper_KeepAlivesServer = grpc.BidiStreamingServer[KeepAliveBatch, KeepAliveAnswers]
 
-func _Keeper_Stop_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(StopRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(KeeperServer).Stop(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: Keeper_Stop_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(KeeperServer).Stop(ctx, req.(*StopRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
 func _Keeper_Remaining_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RemainingRequest)
 	if err := dec(in); err != nil {
@@ -183,10 +145,6 @@ var Keeper_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "holdfast.lease.v1.Keeper",
 	HandlerType: (*KeeperServer)(nil),
 	Methods: []grpc.MethodDesc{
-		{
-			MethodName: "Stop",
-			Handler:    _Keeper_Stop_Handler,
-		},
 		{
 			MethodName: "Remaining",
 			Handler:    _Keeper_Remaining_Handler,
