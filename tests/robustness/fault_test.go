@@ -117,6 +117,13 @@ func (r *run) happenAll(t *testing.T, rng *rand.Rand, d time.Duration) {
 	r.happenEach(t, rng, chosen(t, r.system), d)
 }
 
+// during has a fault happen and notes when it did: what takes longer meanwhile, and for a while after, is no wonder.
+func (r *run) during(happen func()) {
+	r.troubles = append(r.troubles, trouble{from: r.Now(), until: never})
+	happen()
+	r.troubles[len(r.troubles)-1].until = r.Now()
+}
+
 // happenEach does that with some faults.
 func (r *run) happenEach(t *testing.T, rng *rand.Rand, list []fault, d time.Duration) {
 	t.Helper()
@@ -131,10 +138,8 @@ func (r *run) happenEach(t *testing.T, rng *rand.Rand, list []fault, d time.Dura
 		r.progress(t, "before "+f.name)
 		at := time.Now()
 		t.Logf("%v: %s", r.Now().Round(time.Millisecond), f.name)
-		r.troubles = append(r.troubles, trouble{from: r.Now(), until: never})
-		f.happen(t, r, rng)
+		r.during(func() { f.happen(t, r, rng) })
 		over := time.Now()
-		r.troubles[len(r.troubles)-1].until = r.Now()
 		r.progress(t, "after "+f.name)
 		t.Logf("%v: %s is over after %v, and %v later all went on", r.Now().Round(time.Millisecond), f.name,
 			over.Sub(at).Round(time.Millisecond), time.Since(over).Round(time.Millisecond))

@@ -23,7 +23,7 @@ func TestEachProcess(t *testing.T) {
 		names := r.Processes()
 		rng.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 		for _, name := range names {
-			r.away(t, rng, true, name)
+			r.during(func() { r.away(t, rng, true, name) })
 			r.progress(t, "with "+name+" again")
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -45,6 +46,9 @@ func (w *Workload) lockOnce(ctx context.Context, c Client, rng *rand.Rand, name 
 	if err != nil {
 		return false
 	}
+	l := &life{sent: sent, answered: sent, granted: time.Duration(granted.TTL) * time.Second, over: make(chan struct{})}
+	go l.follow(answers, w.Now) // ends with living
+	defer func() { die(); <-l.over }()
 	session, err := concurrency.NewSession(c.Client, concurrency.WithLease(granted.ID), concurrency.WithContext(living))
 	if err != nil {
 		return false
@@ -56,9 +60,7 @@ func (w *Workload) lockOnce(ctx context.Context, c Client, rng *rand.Rand, name 
 		return false
 	}
 	hold := history.Hold{Lock: name, Client: c.Name, From: w.Now()}
-	l := &life{sent: sent, answered: sent, granted: time.Duration(granted.TTL) * time.Second}
-	w.hold(ctx, rng, l, answers)
-	// What was not drained yet counts too: it was answered before.
+	keepFor(ctx, rng, l)
 	if rng.IntN(3) > 0 {
 		hold.Until = min(w.Now(), l.until())
 		unlocking, cancel := context.WithTimeout(living, OpTimeout)
@@ -73,26 +75,45 @@ func (w *Workload) lockOnce(ctx context.Context, c Client, rng *rand.Rand, name 
 	return true
 }
 
-// life is what the holder of a lease knows of it for certain: the keepalive that was answered last was sent after the one before was answered.
-type life struct{ sent, answered, granted time.Duration }
+// together is how far apart answers are that may answer keepalives of before the last answer: clientv3 sends one each 500 ms while none is
+// answered, and one each third of lockTTL otherwise.
+const together = time.Second
 
-func (l *life) until() time.Duration { return l.sent + l.granted }
+// life is what the holder of a lease knows of it for certain: the keepalive that was answered last was sent after the one before was
+// answered, unless both came together. That holds only of answers that are seen as they come, also while the client waits for its lock.
+type life struct {
+	granted time.Duration
+	over    chan struct{} // closed when no answer comes any more
 
-// hold keeps the lock for a while, as long as the lease is answered.
-func (w *Workload) hold(ctx context.Context, rng *rand.Rand, l *life, answers <-chan *clientv3.LeaseKeepAliveResponse) {
+	mu             sync.Mutex
+	sent, answered time.Duration
+}
+
+// follow sees the answers until there are no more.
+func (l *life) follow(answers <-chan *clientv3.LeaseKeepAliveResponse, now func() time.Duration) {
+	defer close(l.over)
+	for range answers {
+		l.mu.Lock()
+		if at := now(); at-l.answered >= together {
+			l.sent, l.answered = l.answered, at
+		}
+		l.mu.Unlock()
+	}
+}
+
+func (l *life) until() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sent + l.granted
+}
+
+// keepFor keeps the lock for a while, as long as the lease is answered.
+func keepFor(ctx context.Context, rng *rand.Rand, l *life) {
 	timer := time.NewTimer(time.Duration(rng.Int64N(int64(lockTTL))))
 	defer timer.Stop()
-	for {
-		select {
-		case _, ok := <-answers:
-			if !ok {
-				return
-			}
-			l.sent, l.answered = l.answered, w.Now()
-		case <-timer.C:
-			return
-		case <-ctx.Done():
-			return
-		}
+	select {
+	case <-l.over:
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
