@@ -95,8 +95,11 @@ func TestLocks(t *testing.T) {
 					})
 				})
 			}
-			writer := r.dial(t, "writer", r.Endpoints()...)
-			r.writers.Go(func() { r.KV(ctx, writer, opPause) })
+			// One for each endpoint: while a node is cut off, calls to it only run out of time.
+			for i, endpoint := range r.Endpoints() {
+				writer := r.dial(t, fmt.Sprintf("writer%d", i), endpoint)
+				r.writers.Go(func() { r.KV(ctx, writer, opPause) })
+			}
 			r.happenEach(t, rand.New(rand.NewPCG(s, 0)), leaseFaults(r.system), *durationFlag/4)
 			cancel()
 			r.writers.Wait()
