@@ -48,13 +48,24 @@ func fullDisk(t *testing.T, r *run, rng *rand.Rand) {
 	}
 	r.last(t, duration(rng, downShortest, downLongest))
 	r.disk.free(t)
-	r.last(t, time.Second) // in which what failed before ends it
+	r.last(t, time.Second) // in which what failed before shows
+	for r.runs(n.name) && r.failing(t, n.name, said) {
+		require.NoError(t, ctx.Err(), "%s has failed and does not end", n.name)
+		r.last(t, pollPause)
+	}
 	if !r.runs(n.name) {
 		r.endedFull(t, n.name, said)
 		r.Start(t, n.name)
 	}
 	r.disarm(ctx, t, c)
 	r.caughtUpNode(t, n, r.Newest())
+}
+
+// failing tells whether a member has said that it cannot go on: it ends once it has handed over what it can.
+func (r *run) failing(t *testing.T, name string, said int) bool {
+	t.Helper()
+	text := r.Output(t)[said:]
+	return lineWith(text, name, "database commit failed") != "" || lineWith(text, name, "cannot go on") != ""
 }
 
 // noSpace tells whether the alarm is raised.
