@@ -10,11 +10,15 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/holdfastdb/holdfast/tests/history"
 )
 
 //nolint:gochecknoglobals // flags
@@ -68,6 +72,7 @@ func TestWholeSystem(t *testing.T) {
 	l.progress(t, "at the start")
 	e.spread(t, 3)
 	e.scale(t, l)
+	e.changesAreSentOnce(t, l)
 	for _, fault := range []struct {
 		name string
 		do   func(t *testing.T, service, container string) (mend func())
@@ -156,6 +161,71 @@ func (e *engine) scale(t *testing.T, l *load) {
 	l.progress(t, "with three proxies again")
 }
 
+// changesAreSentOnce takes a proxy away that has passed changes on and has no answers for them yet. Whoever sent them is told that their
+// outcome is not known; neither the balancer nor the client's own gRPC may send them again.
+func (e *engine) changesAreSentOnce(t *testing.T, l *load) {
+	t.Helper()
+	const changes = 60
+	leader := e.member(t, l.client, true)
+	pause, unpause := []string{"docker", "pause"}, []string{"docker", "unpause"}
+	for _, m := range []string{"consensus-1", "consensus-2", "consensus-3"} {
+		if m != leader {
+			pause, unpause = append(pause, e.containers(t, m)...), append(unpause, e.containers(t, m)...)
+		}
+	}
+	c, proxy := l.dial(t, "once"), e.containers(t, "proxy")[0]
+
+	// Without its followers the leader takes changes into its log and can answer none.
+	e.must(t, pause...)
+	var calls sync.WaitGroup
+	var unknown atomic.Int64
+	for i := range changes {
+		put := history.Action{Kind: history.Put, Key: fmt.Sprintf("once/%d", i), Value: fmt.Sprintf("once-%d", i)}
+		calls.Go(func() {
+			if op := l.Do(t.Context(), c, history.Request{Then: []history.Action{put}}); op.Outcome == history.Unknown {
+				unknown.Add(1)
+			}
+		})
+	}
+	e.sent(t, changes)
+	e.must(t, "docker", "kill", proxy)
+	e.must(t, unpause...)
+	calls.Wait()
+	e.must(t, "docker", "start", proxy)
+	l.progress(t, "after a proxy died with changes under way")
+	e.healthy(t, proxy)
+
+	ctx, cancel := context.WithTimeout(t.Context(), recoverTimeout)
+	defer cancel()
+	stored, err := c.Get(ctx, "once/", clientv3.WithPrefix())
+	require.NoError(t, err)
+	for _, kv := range stored.Kvs {
+		require.EqualValues(t, 1, kv.Version, "%s was put more than once", kv.Key)
+	}
+	require.Positive(t, unknown.Load(), "the proxy died without a change")
+	t.Logf("a proxy died: of %d changes the outcome of %d was not known, and %d were carried out, each once", changes, unknown.Load(), len(stored.Kvs))
+}
+
+// sent waits until so many calls are under way to proxies.
+func (e *engine) sent(t *testing.T, changes int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), recoverTimeout)
+	defer cancel()
+	for {
+		under := 0
+		for _, row := range e.servers(ctx, t) {
+			if row.backend == "proxies-changes" {
+				under += row.current
+			}
+		}
+		if under >= changes {
+			return
+		}
+		require.NoError(t, ctx.Err(), "%d of %d changes are under way", under, changes)
+		time.Sleep(pollPause / 10)
+	}
+}
+
 // spread waits until the balancer has sent calls to so many proxies.
 func (e *engine) spread(t *testing.T, proxies int) {
 	t.Helper()
@@ -178,8 +248,24 @@ func (e *engine) spread(t *testing.T, proxies int) {
 	}
 }
 
-// calls are how many each proxy that is up was sent, by the balancer's own count.
+// calls are how many each proxy that is up was sent.
 func (e *engine) calls(ctx context.Context, t *testing.T) map[string]int {
+	t.Helper()
+	calls := map[string]int{}
+	for _, s := range e.servers(ctx, t) {
+		calls[s.name] += s.total
+	}
+	return calls
+}
+
+// server is a proxy that is up as one of the balancer's backends has it: calls under way, and all since the balancer's start.
+type server struct {
+	backend, name  string
+	current, total int
+}
+
+// servers is what the balancer itself counts.
+func (e *engine) servers(ctx context.Context, t *testing.T) (all []server) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+e.address("HOLDFAST_BALANCER_PORT")+"/;csv", http.NoBody)
 	require.NoError(t, err)
@@ -192,14 +278,15 @@ func (e *engine) calls(ctx context.Context, t *testing.T) map[string]int {
 	for i, name := range rows[0] {
 		column[strings.TrimPrefix(name, "# ")] = i
 	}
-	calls := map[string]int{}
 	for _, row := range rows[1:] {
-		if row[column["pxname"]] != "proxies" || row[column["svname"]] == "BACKEND" || row[column["status"]] != "UP" {
+		if !strings.HasPrefix(row[column["pxname"]], "proxies") || row[column["svname"]] == "BACKEND" || row[column["status"]] != "UP" {
 			continue
 		}
-		n, err := strconv.Atoi(row[column["stot"]])
+		current, err := strconv.Atoi(row[column["scur"]])
 		require.NoError(t, err)
-		calls[row[column["svname"]]] = n
+		total, err := strconv.Atoi(row[column["stot"]])
+		require.NoError(t, err)
+		all = append(all, server{backend: row[column["pxname"]], name: row[column["svname"]], current: current, total: total})
 	}
-	return calls
+	return all
 }
