@@ -23,6 +23,9 @@ func ChangesSubject(clusterID uint64) string { return fmt.Sprintf("holdfast.%016
 // LeasesSubject is where what concerns leases alone is published once more, for those who follow nothing else.
 func LeasesSubject(clusterID uint64) string { return fmt.Sprintf("holdfast.%016x.leases", clusterID) }
 
+// WatchedSubject is where hubs say, without a payload, that somebody watches.
+func WatchedSubject(clusterID uint64) string { return fmt.Sprintf("holdfast.%016x.watched", clusterID) }
+
 // publish walks the outbox for the bus. A bus that is full or gone loses messages; followers see it and fetch.
 func (n *Node) publish(ctx context.Context) error {
 	if n.deps.Bus == nil {
@@ -35,8 +38,16 @@ func (n *Node) publish(ctx context.Context) error {
 	var signalling sync.WaitGroup
 	signalling.Go(func() { n.signalLeadership(ctx, turned) })
 	defer signalling.Wait()
+	interest := outbox.NewInterest()
+	// Where words may have been missed somebody may watch.
+	hubs, err := n.deps.Bus.Subscribe(
+		WatchedSubject(n.clusterID), func(bus.Message) { interest.Heard() }, func(bus.Cause) { interest.Heard() })
+	if err != nil {
+		return fmt.Errorf("the bus: %w", err)
+	}
+	defer func() { _ = hubs.Unsubscribe() }() // nothing is left to lose on it
 	speaks := func() bool { return n.deps.SpeakAlways || n.raft.Status().Leader == n.memberID }
-	outbox.Publish(ctx, n.ring.Cursor(n.speaker, outbox.BusMessageBytesMax), speaks, turned, func(message *feedv1.Message) {
+	outbox.Publish(ctx, n.ring.Cursor(n.speaker, outbox.BusMessageBytesMax), interest, speaks, turned, func(message *feedv1.Message) {
 		span := publishSpan(ctx, tracer, subject, message)
 		var header bus.Header
 		if span != nil {

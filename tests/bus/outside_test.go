@@ -141,3 +141,47 @@ func (f *follower) take(r *feedv1.Revision) {
 		f.heard = append(f.heard, fmt.Sprintf("%d %s before %d", r.GetRevision(), what, e.GetPreviousModRevision()))
 	}
 }
+
+// While nobody watches, a node tells several changes at a time; while somebody does, each as it comes.
+func TestChangesAreGatheredWhileNobodyWatches(t *testing.T) {
+	address := freeAddress(t)
+	c := framework.Standalone(t, framework.Options{Args: []string{"--bus-listen", address}})
+	client := c.Client(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	members, err := client.MemberList(ctx)
+	require.NoError(t, err)
+	outside := connect(t, address, bus.Limits{})
+	defer func() { require.NoError(t, outside.Close()) }()
+	require.Eventually(t, outside.Connected, patience, tick, "the embedded server takes connections")
+	f := follow(t, outside, members.Header.GetClusterId())
+	f.position = f.next(ctx).GetHeadRevision()
+
+	// told puts one after the other, and counts the messages that they came in.
+	told := func() (messages int) {
+		t.Helper()
+		const puts = 50
+		var last int64
+		for range puts {
+			put, err := client.Put(ctx, "k", "v")
+			require.NoError(t, err)
+			last = put.Header.GetRevision()
+		}
+		for f.position < last {
+			m := f.next(ctx)
+			if m.GetLastRevision() > f.position {
+				require.LessOrEqual(t, m.GetPreviousRevision(), f.position, "a hole in the feed")
+				messages, f.position = messages+1, m.GetLastRevision()
+			}
+		}
+		return messages
+	}
+	for told() > 25 { // nodes take some seconds to believe that nobody watches
+		require.NoError(t, ctx.Err())
+	}
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	events := client.Watch(watching, "k", clientv3.WithCreatedNotify())
+	<-events
+	require.Greater(t, told(), 25)
+}

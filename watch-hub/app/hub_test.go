@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -382,5 +383,32 @@ func TestIdleProxyHearsOfItsHub(t *testing.T) {
 		r.world.put("k")
 		go c.receive()
 		r.sees(c, 1, 1, "k=v1")
+	})
+}
+
+// While somebody watches, nodes hear it: at once, and each second.
+func TestNodesHearThatSomebodyWatches(t *testing.T) {
+	inBubble(t, true, nil, func(r *rig) {
+		var words atomic.Int64
+		subject := fmt.Sprintf("holdfast.%016x.watched", uint64(clusterID))
+		subscription, err := r.memory.Connect().Subscribe(subject, func(bus.Message) { words.Add(1) }, func(bus.Cause) {})
+		require.NoError(r.t, err)
+		defer func() { require.NoError(r.t, subscription.Unsubscribe()) }()
+		c := r.client("proxy1")
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		require.Zero(r.t, words.Load())
+		c.watch(all(1, 1))
+		synctest.Wait()
+		require.EqualValues(r.t, 1, words.Load())
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		require.InDelta(r.t, 5, words.Load()-1, 1) // they are said at ticks
+		c.unwatch(1)
+		synctest.Wait()
+		before := words.Load()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		require.Equal(r.t, before, words.Load())
 	})
 }

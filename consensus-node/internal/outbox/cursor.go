@@ -58,15 +58,38 @@ func (c *Cursor) Skip() {
 	c.revision, c.leaseSequence, c.resets = c.ring.state.Head, c.ring.state.LeaseSequence, c.ring.resets
 }
 
+// idle gives a channel that is closed when there may be something to tell, or nil if there is.
+func (c *Cursor) idle() <-chan struct{} {
+	c.ring.mu.Lock()
+	defer c.ring.mu.Unlock()
+	if c.level() && c.revision == c.ring.state.Head {
+		return c.ring.changed
+	}
+	return nil
+}
+
+// urgent gives a channel that is closed when there is something to tell that must not wait, or nil if there is.
+func (c *Cursor) urgent() <-chan struct{} {
+	c.ring.mu.Lock()
+	defer c.ring.mu.Unlock()
+	if c.level() {
+		return c.ring.urgent
+	}
+	return nil
+}
+
+// level tells whether the cursor lies behind in revisions at most; the caller holds the ring's lock.
+func (c *Cursor) level() bool {
+	return c.resets == c.ring.resets && c.leaseSequence == c.ring.state.LeaseSequence
+}
+
 // Next gives the next message, or nil and a channel that is closed when there may be one.
 func (c *Cursor) Next() (*feedv1.Message, <-chan struct{}) {
-	r := c.ring
-	r.mu.Lock()
-	if c.resets == r.resets && c.revision == r.state.Head && c.leaseSequence == r.state.LeaseSequence {
-		changed := r.changed
-		r.mu.Unlock()
+	if changed := c.idle(); changed != nil {
 		return nil, changed
 	}
+	r := c.ring
+	r.mu.Lock()
 	m := &feedv1.Message{}
 	c.fill(m)
 	r.mu.Unlock()

@@ -6,6 +6,9 @@
 // stream, or one history request. A cursor that falls off the ring's end is told so by a message without body for
 // the interval it missed, and the follower fetches that from history.
 //
+// While no hub says that somebody watches (Interest), the publisher gathers changes for some milliseconds: fewer messages, each hub as
+// complete. Changes of leases never wait.
+//
 // Promises to a follower: messages of one cursor have contiguous intervals, whole revisions, and a heartbeat comes at
 // least every HeartbeatInterval. Nothing is promised about delivery: the bus may lose, repeat or delay, and the
 // follower's rule (accept (prev, last] exactly if prev <= position < last) repairs it.

@@ -132,7 +132,7 @@ func TestPublishHeartbeatsAndTurns(t *testing.T) {
 		turned := make(chan struct{}, 1)
 		got := make(chan *feedv1.Message, 100)
 		ctx, cancel := context.WithCancel(t.Context())
-		go outbox.Publish(ctx, ring.Cursor(speaker(), 1000), speaks.Load, turned, func(m *feedv1.Message) { got <- m })
+		go outbox.Publish(ctx, ring.Cursor(speaker(), 1000), outbox.NewInterest(), speaks.Load, turned, func(m *feedv1.Message) { got <- m })
 		ring.Append(outbox.State{Head: 1}, revisions(1, 1, 1), nil)
 		synctest.Wait()
 		require.Empty(t, got)
@@ -168,4 +168,110 @@ func TestStreamStartsWithItsPosition(t *testing.T) {
 	require.ErrorIs(t, err, stop)
 	require.EqualValues(t, 3, got[0].GetLastRevision())
 	require.EqualValues(t, 4, got[1].GetLastRevision())
+}
+
+// gathering is a publisher that may speak, in a bubble.
+type gathering struct {
+	ring     *outbox.Ring
+	interest *outbox.Interest
+	got      chan *feedv1.Message
+}
+
+func gather(t *testing.T, test func(g *gathering)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		g := &gathering{ring: outbox.NewRing(outbox.State{}, 1<<20), interest: outbox.NewInterest(), got: make(chan *feedv1.Message, 1000)}
+		ctx, cancel := context.WithCancel(t.Context())
+		go outbox.Publish(ctx, g.ring.Cursor(speaker(), 1000), g.interest, func() bool { return true }, nil, func(m *feedv1.Message) { g.got <- m })
+		synctest.Wait()
+		<-g.got // the first word
+		test(g)
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// put makes one revision.
+func (g *gathering) put() {
+	next := g.ring.State()
+	next.Head++
+	g.ring.Append(next, revisions(next.Head, next.Head, 90), nil)
+}
+
+// told takes what was said by now, without heartbeats: the revisions of each message.
+func (g *gathering) told() (counts []int) {
+	synctest.Wait()
+	for {
+		select {
+		case m := <-g.got:
+			if n := len(m.GetRevisions()); n > 0 || len(m.GetLeaseChanges()) > 0 {
+				counts = append(counts, n)
+			}
+		default:
+			return counts
+		}
+	}
+}
+
+func TestChangesAreGatheredWhileNobodyWatches(t *testing.T) {
+	gather(t, func(g *gathering) {
+		// Who watches has the time to say it.
+		g.put()
+		require.Equal(t, []int{1}, g.told())
+		time.Sleep(outbox.InterestFor)
+		g.told()
+
+		g.put()
+		time.Sleep(outbox.GatherFor / 2)
+		g.put()
+		require.Empty(t, g.told())
+		time.Sleep(outbox.GatherFor / 2)
+		require.Equal(t, []int{2}, g.told())
+
+		// More than one message holds goes out without another wait.
+		for range 25 {
+			g.put()
+		}
+		time.Sleep(outbox.GatherFor)
+		counts := g.told()
+		require.Len(t, counts, 3)
+		require.Equal(t, 25, counts[0]+counts[1]+counts[2])
+	})
+}
+
+func TestGatheringEndsWhenSomebodyWatches(t *testing.T) {
+	gather(t, func(g *gathering) {
+		time.Sleep(outbox.InterestFor)
+		g.told()
+		g.put()
+		require.Empty(t, g.told())
+		g.interest.Heard()
+		require.Equal(t, []int{1}, g.told(), "what waited goes at once")
+		g.put()
+		require.Equal(t, []int{1}, g.told())
+		time.Sleep(outbox.InterestFor - 1)
+		g.put()
+		require.Equal(t, []int{1}, g.told(), "the word counts for so long")
+		time.Sleep(1)
+		g.put()
+		require.Empty(t, g.told())
+	})
+}
+
+func TestLeasesAndResetsAreNotGathered(t *testing.T) {
+	gather(t, func(g *gathering) {
+		time.Sleep(outbox.InterestFor)
+		g.told()
+		g.put()
+		require.Empty(t, g.told())
+		g.ring.Append(outbox.State{Head: 1, LeaseSequence: 1}, nil, []*feedv1.LeaseChange{{Sequence: 1}})
+		require.Equal(t, []int{1}, g.told(), "a lease change takes along what waits")
+		g.ring.Append(outbox.State{Head: 1, LeaseSequence: 2}, nil, []*feedv1.LeaseChange{{Sequence: 2}})
+		require.Equal(t, []int{0}, g.told())
+		g.put()
+		require.Empty(t, g.told())
+		g.ring.Reset(outbox.State{Head: 50})
+		synctest.Wait()
+		require.True(t, (<-g.got).GetReset_())
+	})
 }

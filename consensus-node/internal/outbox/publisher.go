@@ -11,15 +11,18 @@ import (
 // the envelope.
 const BusMessageBytesMax = 768 << 10
 
-// Publish walks the ring and hands each message to send until the context ends: changes as they come, and a heartbeat after each
-// HeartbeatInterval without one. While speaks says no (a follower in a cluster where the leader speaks) it is silent and
-// moves along; at the moment it becomes yes, signalled through turned, a heartbeat goes out at once.
+// Publish walks the ring and hands each message to send until the context ends: changes as they come (gathered, while nobody watches),
+// and a heartbeat after each HeartbeatInterval without one. While speaks says no (a follower in a cluster where the leader speaks) it is
+// silent and moves along; at the moment it becomes yes, signalled through turned, a heartbeat goes out at once.
 //
 // A send that fails drops the message: followers see the hole and fetch it.
-func Publish(ctx context.Context, cursor *Cursor, speaks func() bool, turned <-chan struct{}, send func(*feedv1.Message)) {
+func Publish(
+	ctx context.Context, cursor *Cursor, interest *Interest, speaks func() bool, turned <-chan struct{}, send func(*feedv1.Message),
+) {
 	timer := time.NewTimer(HeartbeatInterval)
 	defer timer.Stop()
 	spoke := false
+	gathered := cursor.revision // what was gathered goes out without another wait
 	for {
 		if !speaks() {
 			cursor.Skip()
@@ -28,24 +31,30 @@ func Publish(ctx context.Context, cursor *Cursor, speaks func() bool, turned <-c
 			send(cursor.Heartbeat())
 			spoke = true
 		}
-		message, changed := cursor.Next()
-		if message != nil {
-			if spoke {
-				send(message)
+		if changed := cursor.idle(); changed != nil {
+			select {
+			case <-changed:
+			case <-turned:
+			case <-timer.C:
+				if spoke {
+					send(cursor.Heartbeat())
+				}
 				timer.Reset(HeartbeatInterval)
+			case <-ctx.Done():
+				return
 			}
 			continue
 		}
-		select {
-		case <-changed:
-		case <-turned:
-		case <-timer.C:
-			if spoke {
-				send(cursor.Heartbeat())
-			}
+		if !spoke {
+			continue
+		}
+		if cursor.revision >= gathered {
+			interest.gather(ctx, cursor)
+			gathered = cursor.ring.State().Head
+		}
+		if message, _ := cursor.Next(); message != nil {
+			send(message)
 			timer.Reset(HeartbeatInterval)
-		case <-ctx.Done():
-			return
 		}
 	}
 }

@@ -32,6 +32,7 @@ type Ring struct {
 	leases    []*feedv1.LeaseChange
 	resets    uint64        // how often Reset was called
 	changed   chan struct{} // closed and replaced at each change
+	urgent    chan struct{} // the same at those of leases, and at a reset
 }
 
 // NewRing makes a ring that begins at the given state with nothing in it. It keeps at most bytesMax bytes of changes,
@@ -43,6 +44,7 @@ func NewRing(state State, bytesMax int) *Ring {
 		base:      state.Head,
 		leaseBase: state.LeaseSequence,
 		changed:   make(chan struct{}),
+		urgent:    make(chan struct{}),
 	}
 }
 
@@ -59,10 +61,18 @@ func (r *Ring) Append(next State, revisions []*feedv1.Revision, leases []*feedv1
 	r.leases = append(r.leases, leases...)
 	r.state = next
 	r.trim()
-	changed := r.changed
-	r.changed = make(chan struct{})
+	r.wake(len(leases) > 0)
 	r.mu.Unlock()
-	close(changed)
+}
+
+// wake tells cursors that there is something to tell; the caller holds the lock.
+func (r *Ring) wake(urgent bool) {
+	close(r.changed)
+	r.changed = make(chan struct{})
+	if urgent {
+		close(r.urgent)
+		r.urgent = make(chan struct{})
+	}
 }
 
 // trim drops the oldest changes past the bounds; the caller holds the lock.
@@ -90,10 +100,8 @@ func (r *Ring) Reset(state State) {
 	r.base, r.leaseBase = state.Head, state.LeaseSequence
 	r.revisions, r.sizes, r.bytes, r.leases = nil, nil, 0, nil
 	r.resets++
-	changed := r.changed
-	r.changed = make(chan struct{})
+	r.wake(true)
 	r.mu.Unlock()
-	close(changed)
 }
 
 // State gives what the ring stands at now.

@@ -61,6 +61,9 @@ type Engine struct {
 	passes  map[uint64]*passTask
 	repair  repair
 	leaving bool
+	// watched is the subject on which nodes are told that somebody watches; said is when they were last, zero if nobody does.
+	watched string
+	said    time.Time
 
 	lastID    atomic.Uint64
 	hasLeader atomic.Bool
@@ -85,6 +88,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	if clusterID == 0 {
 		return nil
 	}
+	e.watched = source.WatchedSubject(clusterID)
 	e.core = hub.New(hub.Config{
 		ClusterID: clusterID, WindowBytes: e.config.WindowBytes, Limits: e.config.Limits, Follower: window.DefaultLimits(),
 	})
@@ -211,4 +215,20 @@ func (e *Engine) carryOut(ctx context.Context) {
 		s.arm()
 	}
 	e.mend(ctx)
+	e.sayWatched(time.Now())
+}
+
+// watchedEvery is how often nodes are told that somebody watches; the first time at once.
+const watchedEvery = time.Second
+
+func (e *Engine) sayWatched(now time.Time) {
+	switch {
+	case e.config.Bus == nil:
+	case !e.core.Watched():
+		e.said = time.Time{}
+	case now.Sub(e.said) >= watchedEvery:
+		// A bus that does not carry it carries no changes either.
+		_ = e.config.Bus.Publish(e.watched, nil, nil)
+		e.said = now
+	}
 }

@@ -159,6 +159,9 @@ func (c *Core) Register(streamID uint64, registration *watchv1.Registration) {
 		st.queue.End(&watchv1.Ended{Id: registration.GetId(), Reason: ReasonTooMany})
 		return
 	}
+	if len(st.regs) == 0 && c.follower.Started() {
+		c.mark(st, c.position) // what passed by while nobody here watched
+	}
 	r := newRegistration(st, registration)
 	st.regs[r.id] = r
 	c.place(r)
@@ -240,8 +243,23 @@ func (c *Core) Relieved(streamID uint64) {
 	}
 }
 
-// Tick tries again what had to wait for something to be learned.
+// Watched tells whether there is any registration.
+func (c *Core) Watched() bool {
+	for _, st := range c.streams {
+		if len(st.regs) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Tick tries again what had to wait for something to be learned, and tells those streams where the hub stands that nobody watches on.
 func (c *Core) Tick() {
+	for _, st := range c.streams {
+		if len(st.regs) == 0 && c.follower.Started() {
+			c.mark(st, c.position)
+		}
+	}
 	again := c.again
 	c.again = nil
 	for _, r := range again {

@@ -84,7 +84,9 @@ func (c *Core) dispatch(to int64, revisions []*feedv1.Revision) {
 	c.overflowed = c.overflowed[:0]
 	c.position = to
 	for _, st := range c.streams {
-		c.mark(st, to)
+		if len(st.regs) > 0 { // the others hear it at the next Tick
+			c.mark(st, to)
+		}
 	}
 	c.dispatched = append(c.dispatched, Dispatched{From: from, To: to, Revisions: revisions, Deliveries: count})
 }

@@ -29,6 +29,10 @@ const (
 // ChangesSubject is where the changes of a cluster are published.
 func ChangesSubject(clusterID uint64) string { return fmt.Sprintf("holdfast.%016x.changes", clusterID) }
 
+// WatchedSubject is where hubs say, without a payload, that somebody watches: while none does, nodes gather changes for some
+// milliseconds before they publish them.
+func WatchedSubject(clusterID uint64) string { return fmt.Sprintf("holdfast.%016x.watched", clusterID) }
+
 // FeederConfig is what a Feeder needs.
 type FeederConfig struct {
 	Name      string
