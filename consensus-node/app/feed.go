@@ -38,16 +38,15 @@ func (n *Node) publish(ctx context.Context) error {
 	var signalling sync.WaitGroup
 	signalling.Go(func() { n.signalLeadership(ctx, turned) })
 	defer signalling.Wait()
-	interest := outbox.NewInterest()
 	// Where words may have been missed somebody may watch.
 	hubs, err := n.deps.Bus.Subscribe(
-		WatchedSubject(n.clusterID), func(bus.Message) { interest.Heard() }, func(bus.Cause) { interest.Heard() })
+		WatchedSubject(n.clusterID), func(bus.Message) { n.interest.Heard() }, func(bus.Cause) { n.interest.Heard() })
 	if err != nil {
 		return fmt.Errorf("the bus: %w", err)
 	}
 	defer func() { _ = hubs.Unsubscribe() }() // nothing is left to lose on it
 	speaks := func() bool { return n.deps.SpeakAlways || n.raft.Status().Leader == n.memberID }
-	outbox.Publish(ctx, n.ring.Cursor(n.speaker, outbox.BusMessageBytesMax), interest, speaks, turned, func(message *feedv1.Message) {
+	outbox.Publish(ctx, n.ring.Cursor(n.speaker, outbox.BusMessageBytesMax), n.interest, speaks, turned, func(message *feedv1.Message) {
 		span := publishSpan(ctx, tracer, subject, message)
 		var header bus.Header
 		if span != nil {

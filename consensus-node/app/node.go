@@ -62,6 +62,7 @@ type Node struct {
 	peerServer *transport.Server
 	packer     *propose.Packer
 	ring       *outbox.Ring
+	interest   *outbox.Interest
 	server     *edge.Server
 	space      *edge.Space
 	registry   *edge.Registry
@@ -123,6 +124,7 @@ func (n *Node) build() error {
 	n.ring = outbox.NewRing(outbox.State{
 		Head: view.KV.Revision(), Compact: max(0, view.KV.CompactRevision()), LeaseSequence: view.Leases.Sequence(),
 	}, int(n.cfg.FeedBufferBytes))
+	n.interest = outbox.NewInterest()
 	limits := n.cfg.limits()
 	run := uint64(time.Now().UnixNano())
 	boot := clock.Boottime{}
@@ -169,7 +171,7 @@ func (n *Node) buildRaft(applied, appliedTerm uint64) error {
 		ElectionTicks: int(n.cfg.ElectionMs / n.cfg.HeartbeatMs),
 		SnapshotCount: n.cfg.SnapshotCount, CatchUpEntries: n.cfg.CatchUpEntries,
 		UncommittedBytesMax: 2 * propose.InFlightBytesMax, // package propose says why twice
-		CommitHold:          n.commitHold(),
+		CommitHold:          commitHold, Eager: n.eager(),
 		Mark:                state.Snapshot, Entries: state.Entries, HardState: state.HardState,
 		Applied: applied, AppliedTerm: appliedTerm, ConfState: n.disk.meta.ConfState, Bootstrap: n.disk.bootstrap,
 		Transport: n.transport, Log: n.disk.log, Applier: n.machine, Logger: n.log,
@@ -186,13 +188,16 @@ func (n *Node) buildRaft(applied, appliedTerm uint64) error {
 	return n.followMembers()
 }
 
-// commitHold is how long followers may hear late of a commit: not at all where each member's own clients and watches go by what that
-// member has applied, and where the leader answers and publishes, about as long as a single writer takes from one write to the next.
-func (n *Node) commitHold() time.Duration {
-	if n.deps.SpeakAlways {
-		return 0
+// commitHold is how long followers may hear late of a commit: about as long as a single writer takes from one write to the next.
+const commitHold = 5 * time.Millisecond
+
+// eager tells whether commits may not come late to this member: while somebody watches beside it. Where the leader alone publishes nobody
+// follows the others.
+func (n *Node) eager() func() bool {
+	if !n.deps.SpeakAlways {
+		return nil
 	}
-	return 5 * time.Millisecond
+	return n.interest.Watched
 }
 
 // Identity tells the cluster and member id.

@@ -37,6 +37,13 @@ func (i *Interest) Heard() {
 	}
 }
 
+// Watched tells whether somebody watches.
+func (i *Interest) Watched() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return time.Now().Before(i.until)
+}
+
 // none gives a channel that is closed when somebody begins to watch, or nil if somebody does.
 func (i *Interest) none() <-chan struct{} {
 	i.mu.Lock()

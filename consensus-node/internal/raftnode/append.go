@@ -221,6 +221,7 @@ func (n *Node) deliver(msgs []*raftpb.Message, told *acknowledged) {
 		}
 	}
 	if others = told.news(others); len(others) > 0 {
+		n.markEager(others)
 		n.cfg.Transport.Send(others)
 	}
 	n.giveLoop(own)

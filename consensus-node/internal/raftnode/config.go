@@ -44,9 +44,11 @@ type Config struct {
 	// UncommittedBytesMax bounds what a leader takes in before it is committed, default 64 MiB; past it proposals are dropped.
 	UncommittedBytesMax uint64
 	// CommitHold is how long a leader may wait for the next entries before it tells followers of a new commit index; 0 tells them at
-	// once. It is for nodes whose followers nobody follows: it delays what they apply, and never what the leader answers. A read index
-	// that a follower asks for brings it the commit index at once.
+	// once. It delays what followers apply, and never what the leader answers. A read index that a follower asks for brings it the
+	// commit index at once, and a follower whose Eager says so hears of each commit at once.
 	CommitHold time.Duration
+	// Eager tells whether somebody waits for what this node applies; it is asked at each acknowledgement and must be quick. nil: nobody does.
+	Eager func() bool
 	// ConfirmAfter is how long the log must be quiet before its last write is confirmed, default 50 ms.
 	ConfirmAfter time.Duration
 

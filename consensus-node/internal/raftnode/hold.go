@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"bytes"
 	"maps"
 	"slices"
 	"time"
@@ -14,14 +15,51 @@ import (
 type held struct {
 	byMember map[uint64]*raftpb.Message
 	timer    *time.Timer
+	// eager are the members whose last acknowledgement said that they want to hear of commits at once.
+	eager map[uint64]bool
+}
+
+// eagerMark is the context of an acknowledgement whose sender wants to hear of commits at once. Raft does not look at it.
+var eagerMark = []byte("eager") //nolint:gochecknoglobals // a constant
+
+// markEager marks acknowledgements that go to a leader.
+func (n *Node) markEager(msgs []*raftpb.Message) {
+	if n.cfg.Eager == nil || !n.cfg.Eager() {
+		return
+	}
+	for _, m := range msgs {
+		if m.GetType() == raftpb.MsgAppResp {
+			m.Context = eagerMark
+		}
+	}
+}
+
+// noteEager takes in whether an acknowledgement is marked. What is held for a member that has become eager goes.
+func (n *Node) noteEager(m *raftpb.Message) {
+	if n.cfg.CommitHold == 0 || m.GetType() != raftpb.MsgAppResp {
+		return
+	}
+	h, marked := &n.loop.held, bytes.Equal(m.GetContext(), eagerMark)
+	if marked == h.eager[m.GetFrom()] {
+		return
+	}
+	if !marked {
+		delete(h.eager, m.GetFrom())
+		return
+	}
+	if h.eager == nil {
+		h.eager = map[uint64]bool{}
+	}
+	h.eager[m.GetFrom()] = true
+	n.release()
 }
 
 // holds takes a message that can wait, and drops one that waited where m says as much.
 func (n *Node) holds(m *raftpb.Message) bool {
-	if n.cfg.CommitHold == 0 || m.GetType() != raftpb.MsgApp {
+	h := &n.loop.held
+	if n.cfg.CommitHold == 0 || m.GetType() != raftpb.MsgApp || h.eager[m.GetTo()] {
 		return false
 	}
-	h := &n.loop.held
 	if len(m.GetEntries()) > 0 {
 		delete(h.byMember, m.GetTo())
 		return false

@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,7 +21,6 @@ func TestCommitIndexTravelsWithTheNextEntries(t *testing.T) {
 		t.Run(fmt.Sprint("hold ", name), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				c := newCluster(t, 1, 3, slowTicks(name))
-				time.Sleep(2 * time.Minute) // elections take their time
 				c.mustPut("first")
 				time.Sleep(15 * time.Second)
 				alone := 0
@@ -50,7 +50,6 @@ func TestCommitIndexTravelsWithTheNextEntries(t *testing.T) {
 func TestReadIndexBringsWhatIsHeld(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := newCluster(t, 1, 3, slowTicks(9*time.Second))
-		time.Sleep(2 * time.Minute)
 		c.mustPut("first")
 		time.Sleep(25 * time.Second)
 		leader := c.leader()
@@ -68,5 +67,42 @@ func TestReadIndexBringsWhatIsHeld(t *testing.T) {
 		_, err = follower.state.await(t.Context(), index)
 		require.NoError(t, err)
 		require.Less(t, time.Since(begun), time.Second)
+	})
+}
+
+// A follower beside which somebody watches says so with its acknowledgements, and hears of each commit at once; the others do not.
+func TestEagerFollowerHearsOfCommitsAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var eager atomic.Uint64 // the member that is
+		c := newCluster(t, 1, 3, func(cfg *Config) {
+			slowTicks(5 * time.Second)(cfg)
+			id := cfg.ID
+			cfg.Eager = func() bool { return eager.Load() == id }
+		})
+		c.mustPut("first")
+		time.Sleep(25 * time.Second)
+		leader := c.leader()
+		var followers []*member
+		for _, m := range c.members {
+			if m != leader {
+				followers = append(followers, m)
+			}
+		}
+		heard := func(m *member, index uint64) bool {
+			time.Sleep(10 * time.Millisecond)
+			return m.state.snapshot().Index >= index
+		}
+		require.False(t, heard(followers[0], c.mustPut("second")))
+		eager.Store(followers[0].node.cfg.ID)
+		index := c.mustPut("third") // the leader may have committed it before it heard
+		require.True(t, heard(followers[0], index), "what was held goes with the word")
+		for i := range 3 {
+			index = c.mustPut(fmt.Sprint("v", i))
+			require.True(t, heard(followers[0], index))
+			require.False(t, heard(followers[1], index))
+		}
+		eager.Store(0)
+		c.mustPut("last but one") // the word goes with its acknowledgement
+		require.False(t, heard(followers[0], c.mustPut("last")))
 	})
 }

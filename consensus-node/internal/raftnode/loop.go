@@ -141,6 +141,7 @@ func (n *Node) stepPeer(m *raftpb.Message) {
 	if m.GetType() == raftpb.MsgReadIndex && n.alone() && n.loop.voters[0] == n.cfg.ID && !n.termBegan() {
 		return
 	}
+	n.noteEager(m)
 	_ = n.raw.Step(m)
 }
 

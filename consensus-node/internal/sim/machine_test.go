@@ -160,6 +160,7 @@ func (m *machine) open() error {
 		Mark: state.Snapshot, Entries: state.Entries, HardState: state.HardState,
 		Applied: view.Index, AppliedTerm: view.Term, ConfState: meta.ConfState, Bootstrap: bootstrap,
 		Transport: wire{m}, Log: m.log, Applier: m,
+		Eager: func() bool { return (m.clock()/time.Second+time.Duration(m.id))%2 == 0 }, // now and then
 	})
 	if err != nil {
 		return err
