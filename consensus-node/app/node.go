@@ -150,7 +150,7 @@ func (n *Node) build() error {
 		ClusterID: n.clusterID, MemberID: n.memberID, Node: n.machine, Packer: n.packer, Raft: n.raft, Store: n.disk.store,
 		Space: n.space, Free: n.cfg.freeBytes,
 		Ring: n.ring, Speaker: n.speaker, Registry: n.registry, Leases: edge.NewLeases(boot.Now), Limits: limits,
-		ActiveSince: n.transport.ActiveSince, Forward: n.forward,
+		ActiveSince: n.transport.ActiveSince, Silence: n.transport.Silence, Forward: n.forward,
 		Logger: n.log, Tracer: n.deps.Tracers.Tracer("consensus-node"),
 	})
 	return n.register(n.deps.Metrics)
@@ -172,7 +172,7 @@ func (n *Node) buildRaft(applied, appliedTerm uint64) error {
 		SnapshotCount: n.cfg.SnapshotCount, CatchUpEntries: n.cfg.CatchUpEntries,
 		UncommittedBytesMax: 2 * propose.InFlightBytesMax, // package propose says why twice
 		CommitHold:          commitHold, Eager: n.eager(),
-		Mark:                state.Snapshot, Entries: state.Entries, HardState: state.HardState,
+		Mark: state.Snapshot, Entries: state.Entries, HardState: state.HardState,
 		Applied: applied, AppliedTerm: appliedTerm, ConfState: n.disk.meta.ConfState, Bootstrap: n.disk.bootstrap,
 		Transport: n.transport, Log: n.disk.log, Applier: n.machine, Logger: n.log,
 		Hooks: raftnode.Hooks{Snapshot: n.cfg.onSnapshot},

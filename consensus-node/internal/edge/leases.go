@@ -56,9 +56,13 @@ func (l *Leases) at(term uint64, f func(keeper *liveness.Keeper, now time.Durati
 func (s *Server) RunLeases(ctx context.Context) error {
 	ticker := time.NewTicker(liveness.Margin / 2)
 	defer ticker.Stop()
+	leading := &leading{}
+	defer leading.end()
 	for {
 		_, changed := s.cfg.Raft.Leadership()
-		if term := s.ledTerm(); term != 0 {
+		term := s.ledTerm()
+		leading.follow(ctx, term, s.inherit)
+		if term != 0 {
 			s.changeView(ctx, term)
 		} else {
 			s.cfg.Leases.at(0, func(*liveness.Keeper, time.Duration) {})
@@ -70,6 +74,43 @@ func (s *Server) RunLeases(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// leading has something run once for each term in which this node leads, as long as it does.
+type leading struct {
+	term    uint64
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+}
+
+func (l *leading) follow(ctx context.Context, term uint64, work func(ctx context.Context, term uint64)) {
+	if term == l.term {
+		return
+	}
+	l.end()
+	if l.term = term; term != 0 {
+		ctx, l.cancel = context.WithCancel(ctx)
+		l.running.Go(func() { work(ctx, term) })
+	}
+}
+
+func (l *leading) end() {
+	if l.cancel != nil {
+		l.cancel()
+	}
+	l.running.Wait()
+}
+
+// inherit finds out since when no earlier leader can have confirmed a heartbeat. Without an answer the start of the leadership counts.
+func (s *Server) inherit(ctx context.Context, term uint64) {
+	at, err := s.cfg.Raft.Inherited(ctx, term, s.cfg.Silence)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.cfg.Logger.Debug("not known since when no earlier leader confirmed anything", "term", term, "error", err)
+		}
+		return
+	}
+	s.cfg.Leases.at(term, func(keeper *liveness.Keeper, _ time.Duration) { keeper.Inherit(at) })
 }
 
 // changeView proposes the change of view that is due under the leadership of a term, if any, and waits for it. A change that is

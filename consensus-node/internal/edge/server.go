@@ -56,6 +56,8 @@ type Config struct {
 	Leases   *Leases
 	// ActiveSince tells since when a member is connected to this one without a break; zero if it is not.
 	ActiveSince func(id uint64) time.Time
+	// Silence asks a member since how long it has helped no leader of a term below the given one.
+	Silence func(ctx context.Context, member, term uint64) (time.Duration, error)
 	// Forward carries a call to a member that leads.
 	Forward func(ctx context.Context, leader uint64, call *consensusv1.Call) (*consensusv1.Answer, error)
 	Limits  Limits

@@ -3,8 +3,9 @@
 // It is a pure core: time comes in as an argument, the wish for another view goes out as data and becomes true only when
 // apply has it. Its one promise carries the leases' safety: an instance is removed as timed out only when its right to
 // acknowledge keepalives has surely run out. That right lasts for the removal time after the *sending* of its last
-// confirmed heartbeat. This leader counts from the receipt of a heartbeat, which is later; and at the start of its
-// leadership it counts from then, since an earlier leader may have confirmed a heartbeat that this one never saw.
+// confirmed heartbeat. This leader counts from the receipt of a heartbeat, which is later. An earlier leader may have confirmed
+// heartbeats that this one never saw, so it counts from the start of its leadership too, or from an earlier moment where it has learned
+// that no heartbeat that came later can have been confirmed by an earlier leader.
 package liveness
 
 import (
@@ -23,6 +24,10 @@ const Removal = 2 * time.Second
 // real clocks do.
 const Margin = Removal / 10
 
+// Grace is how long a new leader listens before it removes anybody for silence, however long that has lasted: those who live have to
+// find it first. It is no matter of safety.
+const Grace = Removal / 4
+
 // heard is what this leader knows of one incarnation.
 type heard struct {
 	instance *feedv1.Instance
@@ -33,7 +38,8 @@ type heard struct {
 // Keeper is the state of one node. It is used by one goroutine at a time.
 type Keeper struct {
 	leading bool
-	since   time.Duration
+	led     time.Duration    // since when
+	since   time.Duration    // no heartbeat that came later was confirmed by an earlier leader
 	heard   map[uint64]heard // by incarnation
 }
 
@@ -44,8 +50,15 @@ func New() *Keeper {
 
 // Lead tells that this node became leader at now. What an earlier leadership heard counts for nothing.
 func (k *Keeper) Lead(now time.Duration) {
-	k.leading, k.since = true, now
+	k.leading, k.led, k.since = true, now, now
 	clear(k.heard)
+}
+
+// Inherit tells that no earlier leader can have confirmed a heartbeat that came after at.
+func (k *Keeper) Inherit(at time.Duration) {
+	if k.leading {
+		k.since = min(k.since, at)
+	}
 }
 
 // Follow tells that this node no longer leads.
@@ -113,7 +126,7 @@ func (k *Keeper) judge(now time.Duration, instance *feedv1.Instance) (stays, rel
 	switch {
 	case ok && h.leaving:
 		return false, true
-	case now-last > Removal+Margin:
+	case now-last > Removal+Margin && now-k.led > Grace:
 		return false, true
 	case k.succeeded(now, instance):
 		return false, false

@@ -24,6 +24,10 @@ func TestTranscripts(t *testing.T) {
 			switch d.Cmd {
 			case "lead":
 				keeper.Lead(now)
+			case "inherit":
+				var since int
+				d.ScanArgs(t, "since-ms", &since)
+				keeper.Inherit(time.Duration(since) * time.Millisecond)
 			case "follow":
 				keeper.Follow()
 			case "heartbeat":

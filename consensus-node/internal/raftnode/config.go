@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/wal"
+	"github.com/holdfastdb/holdfast/services/clock"
 )
 
 // Bounds that nobody needs to turn. Messages are capped so that one lost or slow message costs little; the bytes in flight to one
@@ -33,6 +34,8 @@ type Config struct {
 	ElectionTicks int
 	// Ticks, if set, replaces the clock: each value received is one tick.
 	Ticks <-chan time.Time
+	// Now reads a clock that goes on while the machine sleeps; default CLOCK_BOOTTIME.
+	Now func() time.Duration
 
 	// SnapshotCount is how many entries beyond CatchUpEntries gather before the log is cut, default 10,000; CatchUpEntries (default
 	// 5,000) stay behind the applied index for followers that lag.
@@ -89,6 +92,9 @@ func (c Config) withDefaults() Config {
 	c.UncommittedBytesMax = orDefault(c.UncommittedBytesMax, 64<<20)
 	c.ConfirmAfter = orDefault(c.ConfirmAfter, 50*time.Millisecond)
 	c.Logger = orDefault(c.Logger, slog.New(slog.DiscardHandler))
+	if c.Now == nil {
+		c.Now = clock.Boottime{}.Now
+	}
 	if c.ConfState == nil {
 		c.ConfState = &raftpb.ConfState{}
 	}

@@ -142,6 +142,9 @@ func (n *Node) stepPeer(m *raftpb.Message) {
 		return
 	}
 	n.noteEager(m)
+	if m.GetType() == raftpb.MsgHeartbeat { // noted later than it arrived, and so later than what it confirms began
+		n.loop.obeyed.helped(m.GetTerm(), n.cfg.Now())
+	}
 	_ = n.raw.Step(m)
 }
 
@@ -179,6 +182,7 @@ func (n *Node) noteReady(rd *raft.Ready) {
 	}
 	n.acceptSnapshot(rd.Snapshot)
 	if rd.SoftState != nil {
+		n.noteLead()
 		l.leader, l.state = rd.SoftState.Lead, rd.SoftState.RaftState
 		if l.state != raft.StateLeader {
 			n.endSends()
@@ -186,6 +190,7 @@ func (n *Node) noteReady(rd *raft.Ready) {
 	}
 	if !raft.IsEmptyHardState(rd.HardState) {
 		if term := rd.HardState.GetTerm(); term != l.term {
+			n.noteLead()
 			l.term, l.barrier = term, 0
 		}
 		if commit := rd.HardState.GetCommit(); commit != l.commit {
@@ -231,6 +236,7 @@ func (n *Node) dispatch(msgs []*raftpb.Message) {
 
 // setMembers notes who votes.
 func (n *Node) setMembers(cs *raftpb.ConfState) {
+	n.loop.obeyed.moved(n.cfg.Now())
 	n.loop.voters, n.loop.joint = slices.Clone(cs.GetVoters()), len(cs.GetVotersOutgoing()) > 0
 	n.status.learner.Store(slices.Contains(cs.GetLearners(), n.cfg.ID))
 }

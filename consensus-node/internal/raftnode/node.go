@@ -68,6 +68,7 @@ type loopState struct {
 	transfers            []*transfer
 	batch                []*proposal
 	outbox               []*raftpb.Message
+	obeyed               obeyed
 	held                 held
 }
 

@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	peerv1 "github.com/holdfastdb/holdfast/proto/holdfast/peer/v1"
 )
@@ -83,4 +85,19 @@ func TestHelloSaysWhereTheSenderListens(t *testing.T) {
 	case <-time.After(settleMax):
 		require.Fail(t, "nothing heard")
 	}
+}
+
+// A new leader learns how long a member has been silent towards earlier ones, from that very member and in its own term alone.
+func TestSilenceIsAskedOfTheMemberItself(t *testing.T) {
+	p := newPair(t, Config{}, &fakeNode{silent: 1500 * time.Millisecond})
+	silent, err := p.out.Silence(t.Context(), 2, 7)
+	require.NoError(t, err)
+	require.Equal(t, 1500*time.Millisecond, silent)
+	_, err = p.out.Silence(t.Context(), 2, 8)
+	require.Equal(t, codes.FailedPrecondition, status.Code(err))
+	_, err = p.out.Silence(t.Context(), 3, 7)
+	require.Error(t, err, "not a peer")
+	require.NoError(t, p.out.AddPeer(4, []string{p.url}))
+	_, err = p.out.Silence(t.Context(), 4, 7)
+	require.Equal(t, codes.FailedPrecondition, status.Code(err), "another member answers there")
 }

@@ -42,6 +42,8 @@ type Node interface {
 	ReportUnreachable(id uint64)
 	// ReceiveSnapshot takes the image at path; after an error that is raftnode.ErrSnapshotRefused the file is still the transport's.
 	ReceiveSnapshot(ctx context.Context, m *raftpb.Message, path string) error
+	// Silence is raftnode.Node's.
+	Silence(ctx context.Context, term uint64) (time.Duration, error)
 }
 
 // Config is common to the sending and the receiving side of one member.

@@ -155,6 +155,13 @@ func (p *peer) nextTarget() target {
 	return p.targets[p.turn%len(p.targets)]
 }
 
+// current is the address that was tried last.
+func (p *peer) current() target {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.targets[max(0, p.turn)%len(p.targets)]
+}
+
 // move gives the member new addresses and leaves the old one.
 func (p *peer) move(targets []target) {
 	p.mu.Lock()

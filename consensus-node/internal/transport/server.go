@@ -40,6 +40,18 @@ func (s *Server) Identify(context.Context, *peerv1.IdentifyRequest) (*peerv1.Ide
 	}, nil
 }
 
+// Silence implements peerv1.PeerServer.
+func (s *Server) Silence(ctx context.Context, request *peerv1.SilenceRequest) (*peerv1.SilenceResponse, error) {
+	if err := s.checkHello(request.GetHello()); err != nil {
+		return nil, err
+	}
+	silent, err := s.node.Silence(ctx, request.GetTerm())
+	if err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return &peerv1.SilenceResponse{SilentUs: uint64(silent.Microseconds())}, nil
+}
+
 // Messages implements peerv1.PeerServer. It marks batches as taken once the node has them, so that a node that is busy holds up the sender,
 // whose bounded lane then overflows.
 func (s *Server) Messages(stream grpc.BidiStreamingServer[peerv1.MessageBatch, peerv1.MessageAck]) error {

@@ -7,10 +7,12 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/raftnode"
+	peerv1 "github.com/holdfastdb/holdfast/proto/holdfast/peer/v1"
 )
 
 // Transport is the sending side. Its methods may be called at the same time.
@@ -97,6 +99,22 @@ func (t *Transport) Send(msgs []*raftpb.Message) {
 			n.ReportUnreachable(m.GetTo())
 		}
 	}
+}
+
+// Silence asks member id since how long it has helped no leader of a term below the given one, over a connection of its own: no message
+// of raft's holds the question up.
+func (t *Transport) Silence(ctx context.Context, id, term uint64) (time.Duration, error) {
+	p, err := t.peer(id)
+	if err != nil {
+		return 0, err
+	}
+	conn, err := t.cfg.dial(p.current())
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close() //nolint:errcheck // nothing is left to do with it
+	answer, err := peerv1.NewPeerClient(conn).Silence(ctx, &peerv1.SilenceRequest{Hello: t.cfg.hello(id), Term: term})
+	return time.Duration(answer.GetSilentUs()) * time.Microsecond, err
 }
 
 func (t *Transport) peer(id uint64) (*peer, error) {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/holdfastdb/holdfast/consensus-node/internal/raftnode"
 	peerv1 "github.com/holdfastdb/holdfast/proto/holdfast/peer/v1"
 )
 
@@ -35,6 +36,14 @@ type fakeNode struct {
 	lost   map[uint64]int
 	images [][]byte
 	paths  []string
+	silent time.Duration // in term 7
+}
+
+func (n *fakeNode) Silence(_ context.Context, term uint64) (time.Duration, error) {
+	if term != 7 {
+		return 0, raftnode.ErrOtherTerm
+	}
+	return n.silent, nil
 }
 
 func (n *fakeNode) Step(ctx context.Context, m *raftpb.Message) error {

@@ -42,6 +42,8 @@ type Instances struct {
 	// owners is the view prepared for look-ups.
 	view   *feedv1.View
 	owners rendezvous.Set
+	// waiting are the renewals that wait for their next attempt.
+	waiting map[*renewal]*time.Timer
 }
 
 // instance is one run of a lease-service.
@@ -53,7 +55,34 @@ type instance struct {
 
 // NewInstances makes an Instances without streams.
 func NewInstances(pool *upstream.Pool, follower *topology.Follower, limits batch.Limits) *Instances {
-	return &Instances{pool: pool, topology: follower, limits: limits, holders: map[instance]*keepHolder{}}
+	return &Instances{pool: pool, topology: follower, limits: limits, holders: map[instance]*keepHolder{}, waiting: map[*renewal]*time.Timer{}}
+}
+
+// after makes the next attempt at a renewal after a wait, or as soon as the view changes.
+func (i *Instances) after(wait time.Duration, r *renewal) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.waiting[r] = time.AfterFunc(wait, func() {
+		i.mu.Lock()
+		_, waits := i.waiting[r]
+		delete(i.waiting, r)
+		i.mu.Unlock()
+		if waits {
+			r.attempt()
+		}
+	})
+}
+
+// again attempts renewals whose wait the view has ended. Opening a stream may take its time, and the others must not wait for it.
+func (i *Instances) again(renewals map[*renewal]*time.Timer) {
+	for r, timer := range renewals {
+		timer.Stop()
+		if i.ready(r.lease) {
+			r.attempt()
+		} else {
+			go r.attempt()
+		}
+	}
 }
 
 // Run follows the view until the context ends, so that what waits at an instance that left it goes to the new owner.
@@ -100,7 +129,8 @@ func (i *Instances) owner(lease int64) (instance, error) {
 	return instanceOf(view.GetInstances()[at]), nil
 }
 
-// adopt prepares a view, and closes the streams to instances that are not in it: what waits there goes to new owners.
+// adopt prepares a view, and closes the streams to instances that are not in it: what waits there goes to new owners, and what waits
+// for its next attempt is tried at once.
 // The caller holds i.mu.
 func (i *Instances) adopt(view *feedv1.View) {
 	names := make([]string, 0, len(view.GetInstances()))
@@ -110,6 +140,10 @@ func (i *Instances) adopt(view *feedv1.View) {
 		live[instanceOf(one)] = true
 	}
 	i.view, i.owners = view, rendezvous.New(names)
+	if len(i.waiting) > 0 {
+		go i.again(i.waiting)
+		i.waiting = map[*renewal]*time.Timer{}
+	}
 	for one, holder := range i.holders {
 		if !live[one] {
 			delete(i.holders, one)

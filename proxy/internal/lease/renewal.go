@@ -82,7 +82,7 @@ func (r *renewal) Done(answer *leasev1.KeepAliveAnswer, err error) {
 	}
 }
 
-// later makes the next attempt after a wait that grows.
+// later makes the next attempt after a wait that grows, or under the next view.
 func (r *renewal) later() {
 	wait := retryLongest
 	if r.attempts < 5 {
@@ -91,5 +91,5 @@ func (r *renewal) later() {
 	if r.attempts == 1 {
 		wait = retryShortest / 10 // most often it only moved
 	}
-	time.AfterFunc(wait+rand.N(wait), r.attempt)
+	r.instances.after(wait+rand.N(wait), r)
 }

@@ -443,6 +443,104 @@ func (x *IdentifyResponse) GetName() string {
 	return ""
 }
 
+type SilenceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Hello *Hello                 `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
+	// The term in which the sender leads.
+	Term          uint64 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SilenceRequest) Reset() {
+	*x = SilenceRequest{}
+	mi := &file_holdfast_peer_v1_peer_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SilenceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SilenceRequest) ProtoMessage() {}
+
+func (x *SilenceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_peer_v1_peer_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SilenceRequest.ProtoReflect.Descriptor instead.
+func (*SilenceRequest) Descriptor() ([]byte, []int) {
+	return file_holdfast_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SilenceRequest) GetHello() *Hello {
+	if x != nil {
+		return x.Hello
+	}
+	return nil
+}
+
+func (x *SilenceRequest) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+type SilenceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// On the member's clock, up to its answer.
+	SilentUs      uint64 `protobuf:"varint,1,opt,name=silent_us,json=silentUs,proto3" json:"silent_us,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SilenceResponse) Reset() {
+	*x = SilenceResponse{}
+	mi := &file_holdfast_peer_v1_peer_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SilenceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SilenceResponse) ProtoMessage() {}
+
+func (x *SilenceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_peer_v1_peer_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SilenceResponse.ProtoReflect.Descriptor instead.
+func (*SilenceResponse) Descriptor() ([]byte, []int) {
+	return file_holdfast_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SilenceResponse) GetSilentUs() uint64 {
+	if x != nil {
+		return x.SilentUs
+	}
+	return 0
+}
+
 var File_holdfast_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_holdfast_peer_v1_peer_proto_rawDesc = "" +
@@ -477,11 +575,17 @@ const file_holdfast_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\x04R\tclusterId\x12\x1b\n" +
 	"\tmember_id\x18\x03 \x01(\x04R\bmemberId\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04name2\xf7\x01\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"S\n" +
+	"\x0eSilenceRequest\x12-\n" +
+	"\x05hello\x18\x01 \x01(\v2\x17.holdfast.peer.v1.HelloR\x05hello\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\".\n" +
+	"\x0fSilenceResponse\x12\x1b\n" +
+	"\tsilent_us\x18\x01 \x01(\x04R\bsilentUs2\xc7\x02\n" +
 	"\x04Peer\x12L\n" +
 	"\bMessages\x12\x1e.holdfast.peer.v1.MessageBatch\x1a\x1c.holdfast.peer.v1.MessageAck(\x010\x01\x12N\n" +
 	"\bSnapshot\x12\x1f.holdfast.peer.v1.SnapshotChunk\x1a\x1f.holdfast.peer.v1.SnapshotReply(\x01\x12Q\n" +
-	"\bIdentify\x12!.holdfast.peer.v1.IdentifyRequest\x1a\".holdfast.peer.v1.IdentifyResponseB>Z<github.com/holdfastdb/holdfast/proto/holdfast/peer/v1;peerv1b\x06proto3"
+	"\bIdentify\x12!.holdfast.peer.v1.IdentifyRequest\x1a\".holdfast.peer.v1.IdentifyResponse\x12N\n" +
+	"\aSilence\x12 .holdfast.peer.v1.SilenceRequest\x1a!.holdfast.peer.v1.SilenceResponseB>Z<github.com/holdfastdb/holdfast/proto/holdfast/peer/v1;peerv1b\x06proto3"
 
 var (
 	file_holdfast_peer_v1_peer_proto_rawDescOnce sync.Once
@@ -495,7 +599,7 @@ func file_holdfast_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_holdfast_peer_v1_peer_proto_rawDescData
 }
 
-var file_holdfast_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_holdfast_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_holdfast_peer_v1_peer_proto_goTypes = []any{
 	(*Hello)(nil),            // 0: holdfast.peer.v1.Hello
 	(*MessageBatch)(nil),     // 1: holdfast.peer.v1.MessageBatch
@@ -504,21 +608,26 @@ var file_holdfast_peer_v1_peer_proto_goTypes = []any{
 	(*SnapshotReply)(nil),    // 4: holdfast.peer.v1.SnapshotReply
 	(*IdentifyRequest)(nil),  // 5: holdfast.peer.v1.IdentifyRequest
 	(*IdentifyResponse)(nil), // 6: holdfast.peer.v1.IdentifyResponse
+	(*SilenceRequest)(nil),   // 7: holdfast.peer.v1.SilenceRequest
+	(*SilenceResponse)(nil),  // 8: holdfast.peer.v1.SilenceResponse
 }
 var file_holdfast_peer_v1_peer_proto_depIdxs = []int32{
 	0, // 0: holdfast.peer.v1.MessageBatch.hello:type_name -> holdfast.peer.v1.Hello
 	0, // 1: holdfast.peer.v1.SnapshotChunk.hello:type_name -> holdfast.peer.v1.Hello
-	1, // 2: holdfast.peer.v1.Peer.Messages:input_type -> holdfast.peer.v1.MessageBatch
-	3, // 3: holdfast.peer.v1.Peer.Snapshot:input_type -> holdfast.peer.v1.SnapshotChunk
-	5, // 4: holdfast.peer.v1.Peer.Identify:input_type -> holdfast.peer.v1.IdentifyRequest
-	2, // 5: holdfast.peer.v1.Peer.Messages:output_type -> holdfast.peer.v1.MessageAck
-	4, // 6: holdfast.peer.v1.Peer.Snapshot:output_type -> holdfast.peer.v1.SnapshotReply
-	6, // 7: holdfast.peer.v1.Peer.Identify:output_type -> holdfast.peer.v1.IdentifyResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	0, // 2: holdfast.peer.v1.SilenceRequest.hello:type_name -> holdfast.peer.v1.Hello
+	1, // 3: holdfast.peer.v1.Peer.Messages:input_type -> holdfast.peer.v1.MessageBatch
+	3, // 4: holdfast.peer.v1.Peer.Snapshot:input_type -> holdfast.peer.v1.SnapshotChunk
+	5, // 5: holdfast.peer.v1.Peer.Identify:input_type -> holdfast.peer.v1.IdentifyRequest
+	7, // 6: holdfast.peer.v1.Peer.Silence:input_type -> holdfast.peer.v1.SilenceRequest
+	2, // 7: holdfast.peer.v1.Peer.Messages:output_type -> holdfast.peer.v1.MessageAck
+	4, // 8: holdfast.peer.v1.Peer.Snapshot:output_type -> holdfast.peer.v1.SnapshotReply
+	6, // 9: holdfast.peer.v1.Peer.Identify:output_type -> holdfast.peer.v1.IdentifyResponse
+	8, // 10: holdfast.peer.v1.Peer.Silence:output_type -> holdfast.peer.v1.SilenceResponse
+	7, // [7:11] is the sub-list for method output_type
+	3, // [3:7] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_holdfast_peer_v1_peer_proto_init() }
@@ -532,7 +641,7 @@ func file_holdfast_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_holdfast_peer_v1_peer_proto_rawDesc), len(file_holdfast_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	Peer_Messages_FullMethodName = "/holdfast.peer.v1.Peer/Messages"
 	Peer_Snapshot_FullMethodName = "/holdfast.peer.v1.Peer/Snapshot"
 	Peer_Identify_FullMethodName = "/holdfast.peer.v1.Peer/Identify"
+	Peer_Silence_FullMethodName  = "/holdfast.peer.v1.Peer/Silence"
 )
 
 // PeerClient is the client API for Peer service.
@@ -36,6 +37,9 @@ type PeerClient interface {
 	Snapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[SnapshotChunk, SnapshotReply], error)
 	// Identify tells who answers at this address, so that a new member learns the cluster.
 	Identify(ctx context.Context, in *IdentifyRequest, opts ...grpc.CallOption) (*IdentifyResponse, error)
+	// Silence tells a new leader since how long the member has answered no heartbeat of an earlier one: nothing that such a leader
+	// confirmed with this member's help began later. FailedPrecondition: the member is not in the term that was named, or not who was meant.
+	Silence(ctx context.Context, in *SilenceRequest, opts ...grpc.CallOption) (*SilenceResponse, error)
 }
 
 type peerClient struct {
@@ -82,6 +86,16 @@ func (c *peerClient) Identify(ctx context.Context, in *IdentifyRequest, opts ...
 	return out, nil
 }
 
+func (c *peerClient) Silence(ctx context.Context, in *SilenceRequest, opts ...grpc.CallOption) (*SilenceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SilenceResponse)
+	err := c.cc.Invoke(ctx, Peer_Silence_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -92,6 +106,9 @@ type PeerServer interface {
 	Snapshot(grpc.ClientStreamingServer[SnapshotChunk, SnapshotReply]) error
 	// Identify tells who answers at this address, so that a new member learns the cluster.
 	Identify(context.Context, *IdentifyRequest) (*IdentifyResponse, error)
+	// Silence tells a new leader since how long the member has answered no heartbeat of an earlier one: nothing that such a leader
+	// confirmed with this member's help began later. FailedPrecondition: the member is not in the term that was named, or not who was meant.
+	Silence(context.Context, *SilenceRequest) (*SilenceResponse, error)
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -110,6 +127,9 @@ func (UnimplementedPeerServer) Snapshot(grpc.ClientStreamingServer[SnapshotChunk
 }
 func (UnimplementedPeerServer) Identify(context.Context, *IdentifyRequest) (*IdentifyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Identify not implemented")
+}
+func (UnimplementedPeerServer) Silence(context.Context, *SilenceRequest) (*SilenceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Silence not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -164,6 +184,24 @@ func _Peer_Identify_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_Silence_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SilenceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Silence(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Silence_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Silence(ctx, req.(*SilenceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -174,6 +212,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Identify",
 			Handler:    _Peer_Identify_Handler,
+		},
+		{
+			MethodName: "Silence",
+			Handler:    _Peer_Silence_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
