@@ -113,7 +113,17 @@ func (s *Server) parseAlarm(call *consensusv1.Call) (work, error) {
 	if s.cfg.Limits.tooLarge(call.GetRequest()) {
 		return work{}, rpctypes.ErrGRPCRequestTooLarge
 	}
+	if request.GetAction() == pb.AlarmRequest_GET { // etcd asks its log; nothing needs an entry for it
+		return work{read: s.alarmsRead(request), linear: true}, nil
+	}
 	return work{write: &journalv1.Command{Command: &journalv1.Command_Alarm{Alarm: call.GetRequest()}}}, alarmShape(request)
+}
+
+func (s *Server) alarmsRead(request *pb.AlarmRequest) readFunc {
+	return func(_ context.Context, view *node.View) (proto.Message, int64, error) {
+		revision := view.KV.Revision()
+		return &pb.AlarmResponse{Header: s.header(revision, s.term()), Alarms: view.Alarms.Get(request.GetAlarm())}, revision, nil
+	}
 }
 
 // alarmShape refuses actions that etcd does not know, which apply would have to guess about.
