@@ -85,9 +85,10 @@ func Open(cfg *Config, deps Dependencies) (*Node, error) {
 	var err error
 	n.disk, err = openDisk(cfg, store.Options{
 		Logger: deps.Logger, MapBytes: cfg.Space.mapBytes(), ObserveCommit: n.metrics.committed,
+		ObserveDefragment: n.metrics.defragmented, ObserveImage: n.metrics.imaged,
 		OnDurable: func(uint64) { n.refresh() },
 		OnFailure: func(err error) { n.fail(failure.Wrap(failure.Storage, "the database could not be written", err)) },
-	}, n.metrics.synced)
+	}, n.metrics)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +133,7 @@ func (n *Node) build() error {
 	n.packer = propose.New(proposer{n}, n.memberID<<memberShift^run, limits.RequestTimeout, boot.Now)
 	n.machine, err = node.New(node.Config{
 		Machine: machine, Store: node.Database(n.disk.store), Ring: n.ring, Waiting: n.packer, Changed: n.changed,
-		CompactBatch: int(n.cfg.Space.CompactBatch), CompactSleep: n.cfg.Space.CompactSleep, Busy: n.busy,
+		CompactBatch: int(n.cfg.Space.CompactBatch), CompactSleep: n.cfg.Space.CompactSleep, Busy: n.busy, Observer: n.metrics,
 	})
 	if err != nil {
 		return err
@@ -151,7 +152,7 @@ func (n *Node) build() error {
 		Space: n.space, Free: n.cfg.freeBytes,
 		Ring: n.ring, Speaker: n.speaker, Registry: n.registry, Leases: edge.NewLeases(boot.Now), Limits: limits,
 		ActiveSince: n.transport.ActiveSince, Silence: n.transport.Silence, Forward: n.forward,
-		Logger: n.log, Tracer: n.deps.Tracers.Tracer("consensus-node"),
+		Observer: n.metrics, Logger: n.log, Tracer: n.deps.Tracers.Tracer("consensus-node"),
 	})
 	return n.register(n.deps.Metrics)
 }
@@ -161,6 +162,7 @@ func (n *Node) buildRaft(applied, appliedTerm uint64) error {
 		ID: n.memberID, ClusterID: n.clusterID, Name: n.cfg.Name, Dir: n.cfg.snapDir(), Logger: n.log,
 		PeerURLs: n.cfg.AdvertisePeerURLs.Strings(),
 		Removed:  n.isRemoved, OnRemoved: n.removed, OnHello: n.heard,
+		Metrics:                n.metrics.traffic,
 		SnapshotBytesPerSecond: int64(min(n.cfg.SnapshotBytesPerSecond, math.MaxInt64)),
 	}
 	n.transport = transport.New(wire)
@@ -340,12 +342,20 @@ type proposer struct{ node *Node }
 
 func (p proposer) Propose(ctx context.Context, data []byte) (propose.Position, error) {
 	position, err := p.node.raft.Propose(ctx, data)
-	return propose.Position(position), err
+	return propose.Position(position), elsewhere(err)
 }
 
 func (p proposer) ProposeConfChange(ctx context.Context, cc raftpb.ConfChangeI) (propose.Position, error) {
 	position, err := p.node.raft.ProposeConfChange(ctx, cc)
-	return propose.Position(position), err
+	return propose.Position(position), elsewhere(err)
+}
+
+// elsewhere marks what another node leads for.
+func elsewhere(err error) error {
+	if _, ok := errors.AsType[*raftnode.NotLeaderError](err); ok {
+		return fmt.Errorf("%w: %w", propose.ErrElsewhere, err)
+	}
+	return err
 }
 
 func (p proposer) Term() uint64 { return p.node.raft.Status().Term }

@@ -35,11 +35,11 @@ type disk struct {
 // openDisk takes the data directory, making it if it is not there. Its errors are one line each: of kind Config for what the
 // operator can mend by choosing otherwise, of kind Storage for damage.
 //
-// synced, if not nil, is told how long each sync of the log took.
+// What the log does is told to m.
 //
 // A process may have been killed at any point of an earlier start: a log without a database, or with first entries but without a
 // term, is a cluster that has not begun; see unborn.
-func openDisk(cfg *Config, options store.Options, synced func(time.Duration)) (*disk, error) {
+func openDisk(cfg *Config, options store.Options, m *metrics) (*disk, error) {
 	if err := cfg.checkDataDir(); err != nil {
 		return nil, err
 	}
@@ -57,7 +57,10 @@ func openDisk(cfg *Config, options store.Options, synced func(time.Duration)) (*
 		}
 	}
 	d := &disk{}
-	if d.log, d.state, err = wal.Open(cfg.logFiles(), cfg.logDir(), wal.Options{SegmentBytes: cfg.logSegmentBytes, ObserveSync: synced}); err != nil {
+	d.log, d.state, err = wal.Open(cfg.logFiles(), cfg.logDir(), wal.Options{
+		SegmentBytes: cfg.logSegmentBytes, ObserveSync: m.synced, ObserveWrite: m.written,
+	})
+	if err != nil {
 		return nil, openError(cfg, "raft log", err)
 	}
 	if err := d.openStore(cfg, options); err != nil {

@@ -30,5 +30,5 @@ func NewRegistry(component string) *prometheus.Registry {
 
 // MetricsHandler serves the registry at /metrics.
 func MetricsHandler(registry *prometheus.Registry) http.Handler {
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry})
+	return promhttp.InstrumentMetricHandler(registry, promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
 }

@@ -62,6 +62,9 @@ func (s *step) command(c *journalv1.Command) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
+	if s.m.Applied != nil {
+		s.m.Applied(opOf(c), a.err != nil)
+	}
 	return Outcome{
 		ID: c.GetId(), Response: a.response, Err: a.err, Revision: a.revision,
 		Revisions: len(s.res.Revisions), LeaseChanges: len(s.res.LeaseChanges),

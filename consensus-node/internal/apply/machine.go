@@ -31,6 +31,9 @@ type Machine struct {
 	// command; Apply calls it, on its own goroutine. If nobody does, what only a response would show is not read.
 	// Nil: somebody waits for each. Batches do not depend on it.
 	Waits func(id uint64) bool
+	// Applied, if set, is told of each command when it is done, on Apply's
+	// goroutine.
+	Applied func(op Op, failed bool)
 
 	kv      *mvcc.State
 	leases  *lease.Table
@@ -83,6 +86,8 @@ type Result struct {
 	Revisions    []*feedv1.Revision
 	LeaseChanges []*feedv1.LeaseChange
 	Batch        Batch
+	// Ops are the operations on keys of all commands.
+	Ops mvcc.Ops
 }
 
 // Outcome is what came of one command.

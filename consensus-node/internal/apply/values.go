@@ -25,6 +25,7 @@ func (s *step) Value(rev mvcc.Revision) (*mvccpb.KeyValue, error) {
 
 // store takes over what a request changed in the key space.
 func (s *step) store(eff mvcc.Effects) {
+	s.res.Ops.Add(eff.Ops)
 	if eff.Revision == 0 {
 		return
 	}

@@ -3,6 +3,7 @@ package edge
 import (
 	"context"
 	"errors"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
@@ -20,30 +21,35 @@ import (
 type reply func(*consensusv1.Call, *consensusv1.Answer)
 
 // dispatch starts the calls of one batch. Writes are queued in their order; the linearizable reads share one read index.
-func (s *Server) dispatch(ctx context.Context, calls []*consensusv1.Call, reply reply) {
+func (s *Server) dispatch(ctx context.Context, calls []*consensusv1.Call, answer reply) {
 	var linear, local []read
+	var submitted reply
+	began := time.Now()
 	onlooker := s.looksOn()
 	for _, call := range calls {
 		if onlooker && !servedByLearner(call.GetMethod()) {
-			reply(call, s.elsewhere(ctx, call, 0))
+			answer(call, s.elsewhere(ctx, call, 0))
 			continue
 		}
 		if call.GetRequireLeader() && s.cfg.Raft.Status().Leader == 0 {
-			reply(call, s.failed(ctx, call, rpctypes.ErrGRPCNoLeader))
+			answer(call, s.failed(ctx, call, rpctypes.ErrGRPCNoLeader))
 			continue
 		}
 		work, err := s.parse(call)
 		switch {
 		case errors.Is(err, errFull):
-			s.refuseFull(ctx, call, reply)
+			s.refuseFull(ctx, call, answer)
 		case err != nil:
-			reply(call, s.failed(ctx, call, err))
+			answer(call, s.failed(ctx, call, err))
 		case work.write != nil:
-			s.submit(ctx, call, work, reply)
+			if submitted == nil {
+				submitted = s.timed(began, false, answer)
+			}
+			s.submit(ctx, call, work, submitted)
 		case work.change != nil:
-			go s.changeMembers(ctx, call, work.change, reply)
+			go s.changeMembers(ctx, call, work.change, answer)
 		case work.task != nil:
-			go s.runTask(ctx, call, work, reply)
+			go s.runTask(ctx, call, work, answer)
 		case work.linear:
 			linear = append(linear, read{call: call, run: work.read, long: work.long})
 		default:
@@ -51,10 +57,10 @@ func (s *Server) dispatch(ctx context.Context, calls []*consensusv1.Call, reply 
 		}
 	}
 	if len(local) > 0 {
-		go s.readLocal(ctx, local, reply)
+		go s.readLocal(ctx, local, s.timed(began, true, answer))
 	}
 	if len(linear) > 0 {
-		go s.readLinear(ctx, linear, reply)
+		go s.readLinear(ctx, linear, s.timed(began, true, answer))
 	}
 }
 

@@ -3,6 +3,7 @@ package edge
 import (
 	"context"
 	"fmt"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -94,10 +95,12 @@ func (s *Server) statusRead() readFunc {
 
 func (s *Server) hashRead(request *pb.HashKVRequest) readFunc {
 	return func(_ context.Context, view *node.View) (proto.Message, int64, error) {
+		began := time.Now()
 		hash, err := view.Hash(request.GetRevision())
 		if err != nil {
 			return nil, 0, err
 		}
+		s.cfg.Observer.Hashed(true, time.Since(began))
 		revision := view.KV.Revision()
 		return &pb.HashKVResponse{
 			Header: s.header(revision, s.term()), Hash: hash.Hash, CompactRevision: hash.CompactRevision, HashRevision: hash.Revision,

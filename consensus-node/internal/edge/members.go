@@ -88,6 +88,9 @@ func checkPeerURLs(texts []string) ([]string, error) {
 func (s *Server) changeMembers(ctx context.Context, call *consensusv1.Call, change *memberChange, reply reply) {
 	bounded, cancel := context.WithTimeout(ctx, s.patience(call))
 	defer cancel()
+	if change.kind == member.Promote {
+		reply = s.promotion(reply)
+	}
 	select { // raft takes one at a time
 	case s.changing <- struct{}{}:
 		defer func() { <-s.changing }()

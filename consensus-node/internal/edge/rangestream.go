@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -42,7 +43,9 @@ func (s *Server) sendRange(ctx context.Context, call *consensusv1.Call, send sen
 	}
 	r := newRangePages(request, view.KV.Revision(), s.cfg.Limits.RequestBytesMax)
 	for {
+		began := time.Now()
 		page, err := r.next(view)
+		s.cfg.Observer.Ranged(err != nil, time.Since(began))
 		view.Release()
 		if err != nil {
 			return err

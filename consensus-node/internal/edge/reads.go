@@ -109,7 +109,9 @@ func (s *Server) run(ctx context.Context, r read, view *node.View) *consensusv1.
 
 func (s *Server) rangeRead(request *pb.RangeRequest) readFunc {
 	return func(_ context.Context, view *node.View) (proto.Message, int64, error) {
+		began := time.Now()
 		response, err := view.KV.Range(request, view.Values)
+		s.cfg.Observer.Ranged(err != nil, time.Since(began))
 		if err != nil {
 			return nil, 0, err
 		}
@@ -121,7 +123,8 @@ func (s *Server) rangeRead(request *pb.RangeRequest) readFunc {
 
 func (s *Server) txnRead(request *pb.TxnRequest) readFunc {
 	return func(_ context.Context, view *node.View) (proto.Message, int64, error) {
-		response, err := view.KV.Txn(request, view.Values)
+		response, ops, err := view.KV.Txn(request, view.Values)
+		s.cfg.Observer.Ops(ops)
 		if err != nil {
 			return nil, 0, err
 		}

@@ -60,9 +60,11 @@ type Config struct {
 	Silence func(ctx context.Context, member, term uint64) (time.Duration, error)
 	// Forward carries a call to a member that leads.
 	Forward func(ctx context.Context, leader uint64, call *consensusv1.Call) (*consensusv1.Answer, error)
-	Limits  Limits
-	Logger  *slog.Logger
-	Tracer  trace.Tracer
+	// Observer is told what the calls come to.
+	Observer Observer
+	Limits   Limits
+	Logger   *slog.Logger
+	Tracer   trace.Tracer
 }
 
 // Server implements the Consensus service. Methods are called by gRPC or the direct binding.

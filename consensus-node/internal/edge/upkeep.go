@@ -99,10 +99,12 @@ func (s *Server) hash(ctx context.Context) (proto.Message, error) {
 	}
 	revision := view.KV.Revision()
 	view.Release()
+	began := time.Now()
 	sum, err := s.cfg.Store.Hash(ctx)
 	if err != nil {
 		return nil, err
 	}
+	s.cfg.Observer.Hashed(false, time.Since(began))
 	return &pb.HashResponse{Header: s.header(revision, s.term()), Hash: sum}, nil
 }
 

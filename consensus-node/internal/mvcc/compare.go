@@ -7,13 +7,14 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-func (s *snapshot) compareAll(cmps []*pb.Compare, vals Values) (bool, error) {
-	for _, c := range cmps {
+// compareAll also says how many comparisons were made.
+func (s *snapshot) compareAll(cmps []*pb.Compare, vals Values) (holds bool, made int, err error) {
+	for i, c := range cmps {
 		if ok, err := s.compareKeys(c, vals); !ok || err != nil {
-			return false, err
+			return false, i + 1, err
 		}
 	}
-	return true, nil
+	return true, len(cmps), nil
 }
 
 // compareKeys holds if the comparison holds of every key of its range. Of an

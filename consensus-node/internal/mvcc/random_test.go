@@ -225,7 +225,7 @@ func (p *pair) txn(r *pb.TxnRequest) {
 		want.Header.Revision = p.m.now()
 	}
 	if IsTxnReadOnly(r) {
-		got, err := p.s.View().Txn(r, p.b)
+		got, _, err := p.s.View().Txn(r, p.b)
 		p.equal(r, want, wantErr, got, err)
 	}
 	got, eff, err := p.s.Txn(r, p.b.env())

@@ -108,6 +108,8 @@ type Effects struct {
 	// Detach and Attach are net of what the request did and undid: a key is at
 	// most once in each. Detach goes first.
 	Detach, Attach []LeaseKey
+	// Ops are the operations carried out, of which some changed nothing.
+	Ops Ops
 }
 
 // Put stores a key-value. The response's header holds the revision.
@@ -146,6 +148,7 @@ func (s *State) DeleteKeys(keys [][]byte) Effects {
 	w := s.write(Env{})
 	for _, key := range keys {
 		if e, h := find(s.tree, key); h != nil && !h.last.tombstone() {
+			w.ops.Deletes++
 			w.remove(e, h, nil)
 		}
 	}

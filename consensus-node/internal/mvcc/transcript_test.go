@@ -105,7 +105,7 @@ func (m *machine) request(req any, v *View) string {
 			break
 		}
 		if v != nil {
-			resp, err = v.Txn(r, m.b)
+			resp, _, err = v.Txn(r, m.b)
 		} else {
 			resp, eff, err = m.s.Txn(r, m.b.env())
 		}

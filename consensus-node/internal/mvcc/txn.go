@@ -41,25 +41,26 @@ func everyOp(req *pb.TxnRequest, holds func(*pb.RequestOp) bool) bool {
 
 // Txn runs a read-only transaction. Errors are those of Range, and
 // ErrTxnWrites. Nested response headers are empty, as in etcd.
-func (v *View) Txn(req *pb.TxnRequest, vals Values) (*pb.TxnResponse, error) {
+func (v *View) Txn(req *pb.TxnRequest, vals Values) (*pb.TxnResponse, Ops, error) {
 	if !IsTxnReadOnly(req) {
-		return nil, ErrTxnWrites
+		return nil, Ops{}, ErrTxnWrites
 	}
 	b, err := v.choose(req, vals)
 	if err != nil {
-		return nil, err
+		return nil, Ops{}, err
 	}
 	if err := (&txnCheck{now: &v.snapshot}).branch(b); err != nil {
-		return nil, err
+		return nil, Ops{}, err
 	}
 	// A writer without any write is the one way to run a branch.
 	w := &writer{s: &State{snapshot: v.snapshot}, env: Env{Values: vals}, main: v.rev + 1}
 	resp, err := w.branch(b)
 	if err != nil {
-		return nil, err
+		return nil, Ops{}, err
 	}
 	resp.Header.Revision = v.rev
-	return resp, nil
+	w.ops.Ranges += b.compared
+	return resp, w.ops.request(), nil
 }
 
 // Txn runs a transaction. All comparisons, also those of nested transactions,
@@ -82,7 +83,10 @@ func (s *State) Txn(req *pb.TxnRequest, env Env) (*pb.TxnResponse, Effects, erro
 		return nil, Effects{}, err
 	}
 	resp.Header.Revision = w.snapshot().rev
-	return resp, w.finish(), nil
+	eff := w.finish()
+	// As in etcd the comparisons are a transaction of their own.
+	eff.Ops.Add(Ops{Ranges: b.compared}.request())
+	return resp, eff, nil
 }
 
 // branch is the side of a transaction that its comparisons chose, with the
@@ -91,14 +95,15 @@ type branch struct {
 	succeeded bool
 	ops       []*pb.RequestOp
 	nested    []branch
+	compared  int // comparisons made, with those of nested ones
 }
 
 func (s *snapshot) choose(req *pb.TxnRequest, vals Values) (branch, error) {
-	ok, err := s.compareAll(req.GetCompare(), vals)
+	ok, compared, err := s.compareAll(req.GetCompare(), vals)
 	if err != nil {
 		return branch{}, err
 	}
-	b := branch{succeeded: ok, ops: req.GetFailure()}
+	b := branch{succeeded: ok, ops: req.GetFailure(), compared: compared}
 	if ok {
 		b.ops = req.GetSuccess()
 	}
@@ -111,6 +116,7 @@ func (s *snapshot) choose(req *pb.TxnRequest, vals Values) (branch, error) {
 			return branch{}, err
 		}
 		b.nested = append(b.nested, n)
+		b.compared += n.compared
 	}
 	return b, nil
 }
@@ -212,6 +218,7 @@ func (w *writer) branch(b branch) (*pb.TxnResponse, error) {
 }
 
 func (w *writer) rangeOp(req *pb.RangeRequest) (*pb.RangeResponse, error) {
+	w.ops.Ranges++
 	now := w.snapshot()
 	if w.env.SkipReads {
 		return &pb.RangeResponse{Header: &pb.ResponseHeader{Revision: now.rev}}, nil

@@ -16,6 +16,7 @@ type writer struct {
 	env  Env
 	main int64
 	eff  Effects
+	ops  Ops
 	// Most requests make one change; its effects lie here, not in an allocation
 	// of their own.
 	one struct {
@@ -33,8 +34,9 @@ func (s *State) write(env Env) *writer {
 // finish makes the changes the State's newest revision.
 func (w *writer) finish() Effects {
 	if len(w.eff.Writes) == 0 {
-		return Effects{}
+		return Effects{Ops: w.ops.request()}
 	}
+	w.eff.Ops = w.ops.request()
 	w.eff.Revision = w.main
 	w.s.rev = w.main
 	w.s.view = nil
@@ -65,6 +67,11 @@ func (w *writer) nextRevision() Revision {
 
 // put stores a key-value; checkPut has passed.
 func (w *writer) put(req *pb.PutRequest) (*pb.PutResponse, error) {
+	w.ops.Puts++
+	w.ops.PutBytes += len(req.Key) + len(req.Value)
+	if req.PrevKv || req.IgnoreValue || req.IgnoreLease {
+		w.ops.Ranges++
+	}
 	e, h := find(w.s.tree, req.Key)
 	exists := h != nil && !h.last.tombstone()
 	var prev *mvccpb.KeyValue
@@ -120,6 +127,10 @@ func (w *writer) store(e entry, h *history, kv, prev *mvccpb.KeyValue) {
 
 // deleteRange reads what the response needs before it changes anything.
 func (w *writer) deleteRange(req *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
+	w.ops.Deletes++
+	if req.PrevKv {
+		w.ops.Ranges++
+	}
 	var doomed []entry
 	span{req.Key, req.RangeEnd}.each(w.s.tree, func(e entry, h *history) bool {
 		if !h.last.tombstone() {

@@ -15,6 +15,9 @@ func (c *Config) setDefaults() {
 	if c.CompactSleep == 0 {
 		c.CompactSleep = DefaultCompactSleep
 	}
+	if c.Observer == nil {
+		c.Observer = unobserved{}
+	}
 }
 
 // carryOn asks for the next step of compaction if one is left, and otherwise tells those who wait that it is done. The caller holds mu.
@@ -39,13 +42,15 @@ func (n *Node) compactStep() error {
 	if n.cfg.Busy != nil && n.cfg.Busy() {
 		rest = max(rest, DefaultCompactSleep)
 	} else if n.machine.Compacting() {
-		batch, _ := n.machine.CompactStep(n.cfg.CompactBatch)
+		began := time.Now()
+		batch, done := n.machine.CompactStep(n.cfg.CompactBatch)
 		if err := n.cfg.Store.Apply(storeBatch(batch)); err != nil {
 			return err
 		}
 		if err := n.publish(); err != nil {
 			return err
 		}
+		n.compacting.step(n.cfg.Observer, began, len(batch.Drop), done)
 	}
 	n.carryOn()
 	return nil

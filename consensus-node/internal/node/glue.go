@@ -87,6 +87,8 @@ func (n *Node) Durable() uint64 { return n.cfg.Store.Durable() }
 func (n *Node) InstallSnapshot(_ context.Context, _ *raftpb.SnapshotMetadata, path string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.cfg.Observer.Installing(true)
+	defer n.cfg.Observer.Installing(false)
 	if err := n.cfg.Store.Install(path); err != nil {
 		return err
 	}
@@ -94,8 +96,8 @@ func (n *Node) InstallSnapshot(_ context.Context, _ *raftpb.SnapshotMetadata, pa
 	if err != nil {
 		return err
 	}
-	machine.Waits = n.cfg.Waiting.Waits
-	n.machine = machine
+	n.listen(machine)
+	n.machine, n.compacting = machine, compaction{}
 	if err := n.publish(); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/apply"
+	"github.com/holdfastdb/holdfast/consensus-node/internal/mvcc"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/outbox"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/raftnode"
 	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
@@ -45,6 +46,8 @@ type Config struct {
 	Waiting Waiting
 	// Changed is called after the member list or the view of the lease-service changed. It must not block.
 	Changed func()
+	// Observer, if set, is told what the node does.
+	Observer Observer
 	// CompactBatch bounds the keys and revisions of one step of compaction, CompactSleep is the rest between two; 0 means the
 	// default, for the rest also a negative one none.
 	CompactBatch int
@@ -71,6 +74,9 @@ type Node struct {
 	compact           chan struct{}
 	// rested is when the next step of compaction may be; it belongs to Run.
 	rested time.Time
+	// compacting and commandBegan are for the Observer; mu guards them.
+	compacting   compaction
+	commandBegan time.Time
 	// compacted is advanced to a compact revision once its physical part is done.
 	compacted progress
 }
@@ -80,7 +86,7 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{cfg: cfg, machine: cfg.Machine, refresh: make(chan struct{}, 1), compact: make(chan struct{}, 1)}
 	n.cfg.Machine = nil // an installed snapshot lets it go
 	n.cfg.setDefaults()
-	n.machine.Waits = cfg.Waiting.Waits
+	n.listen(n.machine)
 	if err := n.publish(); err != nil {
 		return nil, err
 	}
@@ -178,6 +184,7 @@ type round struct {
 	node      *Node
 	revisions []*feedv1.Revision
 	leases    []*feedv1.LeaseChange
+	ops       mvcc.Ops
 	outcomes  [][]apply.Outcome
 	changed   bool // the member list or the view of the lease-service
 }
@@ -196,6 +203,7 @@ func (r *round) apply(entry *raftpb.Entry) error {
 	}
 	r.revisions = append(r.revisions, result.Revisions...)
 	r.leases = append(r.leases, result.LeaseChanges...)
+	r.ops.Add(result.Ops)
 	r.outcomes = append(r.outcomes, result.Outcomes)
 	return nil
 }
@@ -250,6 +258,7 @@ func (r *round) applyNormal(entry *raftpb.Entry) (apply.Result, error) {
 		return apply.Result{}, err
 	}
 	defer values.Close()
+	r.node.commandBegan = time.Now()
 	result, err := r.node.machine.Apply(entry.GetIndex(), entry.GetTerm(), commands, values)
 	if err != nil {
 		return apply.Result{}, err
@@ -266,6 +275,7 @@ func (r *round) finish() {
 	if state := ringState(view); len(r.revisions) > 0 || len(r.leases) > 0 || state != n.cfg.Ring.State() {
 		n.cfg.Ring.Append(state, r.revisions, r.leases)
 	}
+	n.cfg.Observer.Applied(r.ops, r.leases)
 	n.advance(view)
 	for _, outcomes := range r.outcomes {
 		for _, outcome := range outcomes {

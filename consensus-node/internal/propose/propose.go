@@ -30,6 +30,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -77,6 +78,8 @@ var (
 	ErrLost = errors.New("propose: lost to the log of another leader")
 	// ErrTerm is the error of a write for another term than the present one; it comes with NotProposed.
 	ErrTerm = errors.New("propose: the term that the write was decided in is over")
+	// ErrElsewhere marks the error of a Raft that does not lead: another node may be asked, and nothing has failed.
+	ErrElsewhere = errors.New("propose: another node leads")
 )
 
 // Raft is where entries go.
@@ -109,6 +112,7 @@ type Packer struct {
 	// term is the highest term of which anything was applied, jumped the index of the last snapshot installed.
 	term, jumped uint64
 	wake         chan struct{}
+	failed       atomic.Uint64
 }
 
 type waiter struct {
@@ -271,6 +275,10 @@ func (p *Packer) Pending() int {
 	return len(p.waiting)
 }
 
+// Failed is how many writes failed since the start: raft refused them, lost them, or said nothing in time. Those that found the queues
+// full, or no leader here, or met the end of the packer, are none of them.
+func (p *Packer) Failed() uint64 { return p.failed.Load() }
+
 // Waits tells whether this node waits for the outcome of a command.
 func (p *Packer) Waits(id uint64) bool {
 	p.mu.Lock()
@@ -324,6 +332,7 @@ func (p *Packer) sweep() {
 	p.order = keep
 	queuedLate := p.backlog.takeOlder(now - p.timeout)
 	p.mu.Unlock()
+	p.failed.Add(uint64(len(late) + len(queuedLate)))
 	for _, w := range late {
 		w.done(Outcome{Outcome: apply.Outcome{ID: w.id, Err: timeoutError(term != w.term)}})
 	}

@@ -1,6 +1,8 @@
 package propose
 
 import (
+	"errors"
+
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/apply"
@@ -37,6 +39,9 @@ func (p *Packer) refuse(b *pack, err error) {
 	p.mu.Lock()
 	waiters := p.take(b)
 	p.mu.Unlock()
+	if !errors.Is(err, ErrElsewhere) && !errors.Is(err, rpctypes.ErrGRPCStopped) {
+		p.failed.Add(uint64(len(waiters)))
+	}
 	answer(waiters, err, true)
 }
 
@@ -53,6 +58,7 @@ func (p *Packer) settle() {
 		}
 	}
 	p.mu.Unlock()
+	p.failed.Add(uint64(len(open) + len(lost)))
 	answer(open, rpctypes.ErrGRPCTimeoutDueToLeaderFail, false)
 	answer(lost, ErrLost, true)
 }

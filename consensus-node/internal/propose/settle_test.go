@@ -2,6 +2,8 @@ package propose_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -141,5 +143,46 @@ func TestTheEndOfAHangingProposalIsAStop(t *testing.T) {
 		require.Len(t, outcomes(), 1)
 		require.True(t, outcomes()[0].NotProposed)
 		require.ErrorIs(t, outcomes()[0].Err, rpctypes.ErrGRPCStopped)
+	})
+}
+
+// What raft refuses, loses, or says nothing of in time has failed; what another node leads for, and what the end cuts short, has not.
+func TestFailuresAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &raft{term: 3, err: fmt.Errorf("%w: not I", propose.ErrElsewhere)}
+		packer, submit, outcomes, cancel := start(t, r)
+		answered := func(n int) {
+			t.Helper()
+			synctest.Wait()
+			require.Len(t, outcomes(), n)
+		}
+		set := func(term uint64, err error) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.term, r.err = term, err
+		}
+		submit(1, false)
+		answered(1)
+		require.Zero(t, packer.Failed())
+		set(3, errors.New("dropped"))
+		submit(1, false)
+		answered(2)
+		require.EqualValues(t, 1, packer.Failed())
+		set(3, nil)
+		submit(1, false)
+		synctest.Wait()
+		packer.Applied(4)
+		answered(3)
+		require.EqualValues(t, 2, packer.Failed(), "lost")
+		set(4, nil)
+		submit(1, false)
+		time.Sleep(time.Hour)
+		answered(4)
+		require.EqualValues(t, 3, packer.Failed(), "timed out")
+		submit(1, false)
+		synctest.Wait()
+		cancel()
+		answered(5)
+		require.EqualValues(t, 3, packer.Failed())
 	})
 }

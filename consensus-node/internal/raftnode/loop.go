@@ -115,6 +115,7 @@ func (n *Node) storageBusy() bool {
 func (n *Node) tick() {
 	if !n.storageBusy() { // else heartbeats would pile up behind a disk that hangs; the others will elect
 		n.raw.Tick()
+		n.countHeartbeat()
 	}
 	n.release()
 	n.tickReads()
@@ -238,6 +239,12 @@ func (n *Node) dispatch(msgs []*raftpb.Message) {
 func (n *Node) setMembers(cs *raftpb.ConfState) {
 	n.loop.obeyed.moved(n.cfg.Now())
 	n.loop.voters, n.loop.joint = slices.Clone(cs.GetVoters()), len(cs.GetVotersOutgoing()) > 0
+	n.loop.others = 0
+	for _, id := range slices.Concat(cs.GetVoters(), cs.GetLearners()) {
+		if id != n.cfg.ID {
+			n.loop.others++
+		}
+	}
 	n.status.learner.Store(slices.Contains(cs.GetLearners(), n.cfg.ID))
 }
 

@@ -35,6 +35,8 @@ type Node struct {
 	loop   loopState
 	status status
 
+	counters counters
+
 	confState *raftpb.ConfState // as of the last applied change; the apply goroutine's
 
 	ctx     context.Context // ends with the node
@@ -70,6 +72,8 @@ type loopState struct {
 	outbox               []*raftpb.Message
 	obeyed               obeyed
 	held                 held
+	others               int       // members beside this one
+	heartbeat            time.Time // when this node, as leader, sent its last ones
 }
 
 // New checks that log and database continue each other and makes a node of them. It starts nothing and writes nothing. Errors: a

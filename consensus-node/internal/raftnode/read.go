@@ -40,7 +40,7 @@ func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
 	case <-r.done:
 		return r.index, r.err
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return 0, n.countRead(ctx.Err())
 	case <-n.done:
 		return 0, ErrStopped
 	}
@@ -153,6 +153,7 @@ func (n *Node) tickReads() {
 		return
 	}
 	if n.canAsk() {
+		n.counters.slowReads.Add(1)
 		n.ask()
 	}
 }

@@ -95,12 +95,14 @@ func (s *Store) commit() error {
 	s.mu.Unlock()
 
 	start := time.Now()
-	if err := f.write(g); err != nil {
+	times, err := f.write(g)
+	if err != nil {
 		return fmt.Errorf("commit up to index %d to %s: %w", g.index, s.path, err)
 	}
 	took := time.Since(start)
 	if s.opts.ObserveCommit != nil {
-		s.opts.ObserveCommit(took)
+		times.Whole = took
+		s.opts.ObserveCommit(times)
 	}
 	if took >= slowCommit {
 		s.opts.Logger.Warn("slow database commit", slog.Duration("took", took),
@@ -150,29 +152,35 @@ func (s *Store) fail(err error) {
 	}
 }
 
-// write commits a generation in one transaction, fsynced.
-func (f *file) write(g *generation) error {
+// CommitTimes are how long a commit took, and how long bbolt did at parts of it:
+// at merging pages, at laying out new ones, and at writing and syncing them.
+type CommitTimes struct{ Whole, Rebalance, Spill, Write time.Duration }
+
+// write commits a generation in one transaction, fsynced. It leaves the time
+// for the whole to its caller.
+func (f *file) write(g *generation) (times CommitTimes, err error) {
 	tx, err := f.db.Begin(true)
 	if err != nil {
-		return err
+		return times, err
 	}
 	defer tx.Rollback() //nolint:errcheck // does nothing after Commit
 	if err := writeRevisions(tx.Bucket([]byte(BucketKey)), &g.segment); err != nil {
-		return fmt.Errorf("bucket %s: %w", BucketKey, err)
+		return times, fmt.Errorf("bucket %s: %w", BucketKey, err)
 	}
 	for i := range g.rows {
 		if err := writeRow(tx, &g.rows[i]); err != nil {
-			return fmt.Errorf("bucket %s: %w", g.rows[i].Bucket, err)
+			return times, fmt.Errorf("bucket %s: %w", g.rows[i].Bucket, err)
 		}
 	}
 	if err := writeProgress(tx.Bucket([]byte(BucketMeta)), g); err != nil {
-		return fmt.Errorf("bucket %s: %w", BucketMeta, err)
+		return times, fmt.Errorf("bucket %s: %w", BucketMeta, err)
 	}
 	err = tx.Commit()
 	if errors.Is(err, berrors.ErrMaxSizeReached) {
 		err = fmt.Errorf("%w: the file has outgrown its memory map, which the next start makes larger", err)
 	}
-	return err
+	stats := tx.Stats()
+	return CommitTimes{Rebalance: stats.GetRebalanceTime(), Spill: stats.GetSpillTime(), Write: stats.GetWriteTime()}, err
 }
 
 // writeRevisions leaves out what was dropped before it was ever committed.

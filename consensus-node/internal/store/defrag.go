@@ -48,6 +48,7 @@ func (s *Store) Defragment(ctx context.Context) error {
 		return fmt.Errorf("defragment: %w", ctx.Err())
 	}
 	defer func() { <-s.copying }()
+	began := time.Now()
 	if err := s.Flush(ctx); err != nil { // drops that are pending would leave holes in the new file
 		return fmt.Errorf("defragment: %w", err)
 	}
@@ -55,11 +56,22 @@ func (s *Store) Defragment(ctx context.Context) error {
 		err := s.defragment(ctx)
 		switch {
 		case err == nil:
+			if s.opts.ObserveDefragment != nil {
+				s.opts.ObserveDefragment(time.Since(began))
+			}
 			return nil
 		case !errors.Is(err, errReplaced):
 			return fmt.Errorf("defragment %s: %w", s.path, err)
 		}
 	}
+}
+
+// OpenReads is how many transactions of the database are open for reading.
+func (s *Store) OpenReads() int {
+	s.mu.Lock()
+	f := s.file
+	s.mu.Unlock()
+	return f.db.Stats().OpenTxN
 }
 
 // Defragmenting tells whether a Defragment is at work.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 )
@@ -20,8 +21,10 @@ type Image struct {
 	// Size is how many bytes WriteTo writes.
 	Size int64
 
-	base   *base
-	closed atomic.Bool
+	base    *base
+	opened  time.Time
+	observe func(time.Duration)
+	closed  atomic.Bool
 }
 
 var _ io.WriterTo = (*Image)(nil)
@@ -42,6 +45,7 @@ func (s *Store) Image(ctx context.Context) (*Image, error) {
 	return &Image{
 		Index: b.meta.Index, Term: b.meta.Term, ConfState: cloneConfState(b.meta.ConfState),
 		StorageVersion: b.meta.StorageVersion, Size: b.tx.Size(), base: b,
+		opened: time.Now(), observe: s.opts.ObserveImage,
 	}, nil
 }
 
@@ -59,5 +63,8 @@ func (i *Image) WriteTo(w io.Writer) (int64, error) {
 func (i *Image) Close() {
 	if !i.closed.Swap(true) {
 		i.base.release()
+		if i.observe != nil {
+			i.observe(time.Since(i.opened))
+		}
 	}
 }

@@ -42,8 +42,11 @@ type Options struct {
 	// with the new Durable index. It may call Reader; it must not block and not call
 	// Apply, Flush, Image, Install or Close of the Store.
 	OnDurable func(index uint64)
-	// ObserveCommit, if set, is told how long each commit took; it must not block.
-	ObserveCommit func(time.Duration)
+	// ObserveCommit, if set, is told how long each commit took, ObserveDefragment how long each Defragment that came to its end did, and
+	// ObserveImage for how long each Image was open. They must not block.
+	ObserveCommit     func(CommitTimes)
+	ObserveDefragment func(time.Duration)
+	ObserveImage      func(time.Duration)
 	// OnFailure is called at most once, from a goroutine of the Store, with the
 	// error that ended it.
 	OnFailure func(error)

@@ -16,5 +16,12 @@ func (t *Transport) ActiveSince(id uint64) time.Time {
 func (p *peer) setActive(since time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	switch was := p.active; {
+	case was.IsZero() && !since.IsZero():
+		p.counts.active.Set(1)
+	case !was.IsZero() && since.IsZero():
+		p.counts.active.Set(0)
+		p.counts.disconnected.Inc()
+	}
 	p.active = since
 }

@@ -73,6 +73,8 @@ type Config struct {
 	OnRemoved func()
 	// Logger takes changes of reachability; nil discards it.
 	Logger *slog.Logger
+	// Metrics count the traffic; nil: nobody looks.
+	Metrics *Metrics
 }
 
 func (c Config) withDefaults() Config {
@@ -87,6 +89,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics()
 	}
 	return c
 }

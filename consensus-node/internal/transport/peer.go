@@ -20,14 +20,17 @@ const (
 	backoffLeast    = 20 * time.Millisecond
 	backoffMost     = time.Second
 	identifyTimeout = 2 * time.Second
+	// How often the round trip to a member is measured, as etcd does.
+	roundTripEvery = 4 * time.Second
 	// How often a member that stays unreachable is logged again, for the same reason and for another.
 	sameReasonEvery, otherReasonEvery = time.Minute, 10 * time.Second
 )
 
 // peer is one other member: its addresses, its two lanes and the goroutine that keeps them connected.
 type peer struct {
-	id  uint64
-	cfg *Config
+	id     uint64
+	cfg    *Config
+	counts peerMetrics
 
 	urgent, appends *lane
 	cancel          context.CancelFunc
@@ -47,7 +50,7 @@ type peer struct {
 
 func newPeer(cfg *Config, id uint64, targets []target) *peer {
 	return &peer{
-		id: id, cfg: cfg, targets: targets, ended: make(chan struct{}), told: true,
+		id: id, cfg: cfg, counts: cfg.Metrics.peer(cfg.ID, id), targets: targets, ended: make(chan struct{}), told: true,
 		urgent:  newLane(urgentCountMax, urgentBytesMax),
 		appends: newLane(appendCountMax, appendBytesMax),
 	}
@@ -55,10 +58,15 @@ func newPeer(cfg *Config, id uint64, targets []target) *peer {
 
 // send queues m, or returns false.
 func (p *peer) send(m *raftpb.Message) bool {
+	lane := p.urgent
 	if m.GetType() == raftpb.MsgApp {
-		return p.appends.push(m)
+		lane = p.appends
 	}
-	return p.urgent.push(m)
+	if lane.push(m) {
+		return true
+	}
+	p.counts.sentFailures.Inc()
+	return false
 }
 
 // run keeps the member connected until ctx ends.
@@ -114,7 +122,7 @@ func (p *peer) session(ctx context.Context) error {
 		if err != nil {
 			return reason(ctx, err)
 		}
-		senders = append(senders, newSender(lane, stream, p.cfg.StallTimeout))
+		senders = append(senders, newSender(lane, stream, p.cfg.StallTimeout, p.counts.sentBytes))
 	}
 	late.Stop()
 	p.connected(to)
@@ -124,10 +132,28 @@ func (p *peer) session(ctx context.Context) error {
 		s.lane.reset(true)
 		running.Go(func() { ended <- s.run(cancel) })
 	}
+	running.Go(func() { p.measure(ctx, client) })
 	err = reason(ctx, <-ended) // the first is the one that counts
 	cancel(nil)
 	running.Wait()
 	return err
+}
+
+// measure takes the time of a round trip now and then, on the connection that carries the messages.
+func (p *peer) measure(ctx context.Context, client peerv1.PeerClient) {
+	next := time.NewTicker(roundTripEvery)
+	defer next.Stop()
+	for {
+		began := time.Now()
+		if _, err := client.Identify(ctx, &peerv1.IdentifyRequest{}); err == nil {
+			p.counts.roundTrip.Observe(time.Since(began).Seconds())
+		}
+		select {
+		case <-next.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // identify makes sure that the address is the member's: a message to another one must not leave this process.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -25,7 +26,7 @@ type snapshotStream = grpc.ClientStreamingServer[peerv1.SnapshotChunk, peerv1.Sn
 
 // Snapshot implements peerv1.PeerServer. It answers after the image is installed or refused; an image that does not arrive whole ends
 // with an error status and leaves nothing behind.
-func (s *Server) Snapshot(stream snapshotStream) error {
+func (s *Server) Snapshot(stream snapshotStream) (err error) {
 	chunks := receiveChunks(stream)
 	first, err := s.nextChunk(stream.Context(), chunks)
 	if err != nil {
@@ -34,7 +35,14 @@ func (s *Server) Snapshot(stream snapshotStream) error {
 	if err := s.checkHello(first.GetHello()); err != nil {
 		return err
 	}
-	m, err := s.decode(first.GetHello().GetFrom(), first.GetMessage())
+	from := first.GetHello().GetFrom()
+	done := s.cfg.Metrics.receives.begin(from)
+	defer func() {
+		if done(err); err != nil {
+			s.cfg.Metrics.receivedFailed.WithLabelValues(label(from)).Inc()
+		}
+	}()
+	m, err := s.decode(from, first.GetMessage())
 	if err != nil {
 		return err
 	}
@@ -46,10 +54,12 @@ func (s *Server) Snapshot(stream snapshotStream) error {
 		return err
 	}
 	defer release()
+	began := time.Now()
 	path, err := s.receive(ctx, m.GetSnapshot().GetMetadata().GetIndex(), first, chunks)
 	if err != nil {
 		return err
 	}
+	s.cfg.Metrics.imageSaved.Observe(time.Since(began).Seconds())
 	received()
 	return stream.SendAndClose(s.install(stream.Context(), m, path))
 }
@@ -123,10 +133,14 @@ func (s *Server) receive(ctx context.Context, index uint64, first *peerv1.Snapsh
 			err = errors.Join(err, os.Remove(f.Name()))
 		}
 	}()
-	image := &imageFile{file: f, size: first.GetSize(), sum: sha256.New()}
+	image := &imageFile{
+		file: f, size: first.GetSize(), sum: sha256.New(), bytes: s.cfg.Metrics.receivedBytes.WithLabelValues(label(first.GetHello().GetFrom())),
+	}
 	err = s.copyChunks(ctx, image, first, chunks)
 	if err == nil {
+		began := time.Now()
 		err = f.Sync()
+		s.cfg.Metrics.imageSynced.Observe(time.Since(began).Seconds())
 	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
@@ -164,6 +178,7 @@ type imageFile struct {
 	unsynced      int
 	crc           uint32
 	sum           hash.Hash
+	bytes         prometheus.Counter // received
 }
 
 // add writes one chunk and says whether it was the last.
@@ -171,6 +186,7 @@ func (f *imageFile) add(c *peerv1.SnapshotChunk) (last bool, err error) {
 	f.crc = crc32.Update(f.crc, castagnoli, c.GetData())
 	f.sum.Write(c.GetData())
 	f.written += uint64(len(c.GetData()))
+	f.bytes.Add(float64(len(c.GetData())))
 	switch {
 	case f.crc != c.GetCrc():
 		return false, status.Errorf(codes.DataLoss, "the snapshot is damaged within its first %d bytes", f.written)

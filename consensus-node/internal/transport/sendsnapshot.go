@@ -10,6 +10,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -19,11 +20,17 @@ import (
 )
 
 // SendSnapshot implements raftnode.Transport. It uses a connection of its own, so that messages do not queue behind the image.
-func (t *Transport) SendSnapshot(ctx context.Context, m *raftpb.Message, img raftnode.Image) error {
+func (t *Transport) SendSnapshot(ctx context.Context, m *raftpb.Message, img raftnode.Image) (err error) {
 	p, err := t.peer(m.GetTo())
 	if err != nil {
 		return err
 	}
+	done := t.cfg.Metrics.sends.begin(p.id)
+	defer func() {
+		if done(err); err != nil {
+			p.counts.sentFailures.Inc()
+		}
+	}()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	//nolint:contextcheck // two contexts end this: the caller's and the transport's
@@ -44,7 +51,7 @@ func (t *Transport) SendSnapshot(ctx context.Context, m *raftpb.Message, img raf
 	}
 	stalled := time.AfterFunc(t.cfg.StallTimeout, func() { cancel(errStalled) })
 	defer stalled.Stop()
-	if err := t.stream(ctx, stream, m, img, stalled); err != nil {
+	if err := t.stream(ctx, stream, m, img, stalled, p.counts.sentBytes); err != nil {
 		return fmt.Errorf("send a snapshot to %s: %w", to.url, reason(ctx, err))
 	}
 	return nil
@@ -59,7 +66,7 @@ func reason(ctx context.Context, err error) error {
 }
 
 func (t *Transport) stream(ctx context.Context, stream grpc.ClientStreamingClient[peerv1.SnapshotChunk, peerv1.SnapshotReply],
-	m *raftpb.Message, img raftnode.Image, stalled *time.Timer,
+	m *raftpb.Message, img raftnode.Image, stalled *time.Timer, sent prometheus.Counter,
 ) error {
 	raw, err := proto.Marshal(m)
 	if err != nil {
@@ -71,6 +78,7 @@ func (t *Transport) stream(ctx context.Context, stream grpc.ClientStreamingClien
 		buf:  make([]byte, 0, chunkBytes),
 		send: func(c *peerv1.SnapshotChunk) error {
 			stalled.Reset(t.cfg.StallTimeout)
+			sent.Add(float64(len(c.GetData())))
 			return stream.Send(c)
 		},
 	}

@@ -87,11 +87,15 @@ func (s *Server) Messages(stream grpc.BidiStreamingServer[peerv1.MessageBatch, p
 // takeAll takes batches until the stream ends.
 func (s *Server) takeAll(stream grpc.BidiStreamingServer[peerv1.MessageBatch, peerv1.MessageAck], from uint64, batch *peerv1.MessageBatch) (err error) {
 	var unmarked window
+	bytes, failed := s.cfg.Metrics.receivedBytes.WithLabelValues(label(from)), s.cfg.Metrics.receivedFailed.WithLabelValues(label(from))
 	for taken := uint64(1); ; taken++ {
+		size := batchBytes(batch.GetMessages())
+		bytes.Add(float64(size))
 		if err := s.take(stream.Context(), from, batch); err != nil {
+			failed.Inc()
 			return err
 		}
-		if unmarked.sent(batchBytes(batch.GetMessages())); unmarked.due() {
+		if unmarked.sent(size); unmarked.due() {
 			unmarked.mark(taken)
 			if err := stream.Send(&peerv1.MessageAck{Taken: taken}); err != nil {
 				return err

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -30,13 +31,14 @@ type sender struct {
 	moves   atomic.Uint64 // counts what was sent and what was marked
 	sending atomic.Bool
 	batch   []*raftpb.Message
+	bytes   prometheus.Counter // sent
 
 	mu     sync.Mutex
 	window window
 }
 
-func newSender(lane *lane, stream messageStream, stall time.Duration) *sender {
-	s := &sender{lane: lane, stream: stream, stall: stall}
+func newSender(lane *lane, stream messageStream, stall time.Duration, bytes prometheus.Counter) *sender {
+	s := &sender{lane: lane, stream: stream, stall: stall, bytes: bytes}
 	s.window.sent(0) // the hello is a batch too
 	return s
 }
@@ -148,6 +150,7 @@ func (s *sender) sendWaiting() error {
 		if err != nil {
 			return err
 		}
+		s.bytes.Add(float64(bytes))
 		s.moves.Add(1)
 	}
 	return nil

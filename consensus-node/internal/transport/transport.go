@@ -36,6 +36,7 @@ func New(cfg Config) *Transport {
 	t := &Transport{cfg: cfg.withDefaults(), peers: map[uint64]*peer{}}
 	t.images = newBucket(t.cfg.SnapshotBytesPerSecond)
 	t.ctx, t.cancel = context.WithCancel(context.Background())
+	t.cfg.Metrics.known.WithLabelValues(label(t.cfg.ID), label(t.cfg.ID)).Set(1)
 	return t
 }
 
@@ -67,6 +68,7 @@ func (t *Transport) AddPeer(id uint64, urls []string) error {
 	ctx, cancel := context.WithCancel(t.ctx)
 	p.cancel = cancel
 	t.peers[id] = p
+	p.counts.known.Set(1)
 	go p.run(ctx)
 	return nil
 }
@@ -83,6 +85,7 @@ func (t *Transport) RemovePeer(id uint64) {
 	if p != nil {
 		p.cancel()
 		<-p.ended
+		p.counts.known.Set(0)
 	}
 }
 

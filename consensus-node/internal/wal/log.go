@@ -197,8 +197,12 @@ func (l *Log) write(sync, confirm bool) error {
 // put writes the group at the end of the last segment.
 func (l *Log) put(kind groupKind) error {
 	chain := l.group.finish(kind, l.place, l.durable)
+	start := time.Now()
 	if _, err := l.file.WriteAt(l.group.buf, l.end); err != nil {
 		return l.fail("write the raft log", err)
+	}
+	if l.opts.ObserveWrite != nil {
+		l.opts.ObserveWrite(len(l.group.buf), time.Since(start))
 	}
 	l.end, l.chain = l.end+l.group.size(), chain
 	if l.group.count > 0 {

@@ -21,6 +21,8 @@ type Options struct {
 	Salt func() uint64
 	// ObserveSync, if set, is told how long each sync of a group took. It is called with the Log's lock held.
 	ObserveSync func(time.Duration)
+	// ObserveWrite, if set, is told how many bytes each write of a group had and how long it took, likewise.
+	ObserveWrite func(bytes int, took time.Duration)
 }
 
 func (o Options) withDefaults() Options {
