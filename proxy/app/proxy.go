@@ -90,13 +90,14 @@ func New(ctx context.Context, config *Config, deps Dependencies) (*Proxy, error)
 		deps.Run = uint64(time.Now().UnixNano())
 	}
 	p := &Proxy{config: config, log: deps.Logger, ready: make(chan struct{})}
-	p.wire(deps)
+	metrics := p.wire(deps)
+	sent, received := metrics.Bytes()
 	p.server = grpcserver.New(grpcserver.Config{
 		Logger: deps.Logger, HTTP: p.HTTP(deps.MetricsHandler),
 		RecvBytesMax: int(config.RequestBytesMax) + requestOverhead, Workers: clientWorkers, GraceMax: config.DrainTimeout,
 		ConnectionAgeMax: config.ConnectionAgeMax, ConnectionGrace: config.ConnectionGrace,
 		Options: []grpc.ServerOption{
-			grpc.ForceServerCodecV2(wire.NewCodec(encoding.GetCodecV2(grpcproto.Name))),
+			grpc.ForceServerCodecV2(wire.NewCodec(encoding.GetCodecV2(grpcproto.Name), sent, received)),
 			grpc.Creds(edge.Connections(insecure.NewCredentials())),
 			grpc.MaxSendMsgSize(math.MaxInt32),
 		},
@@ -106,7 +107,7 @@ func New(ctx context.Context, config *Config, deps Dependencies) (*Proxy, error)
 }
 
 // wire joins the parts.
-func (p *Proxy) wire(deps Dependencies) {
+func (p *Proxy) wire(deps Dependencies) *edge.Metrics {
 	if deps.Dial == nil {
 		deps.Dial = dial
 	}
@@ -143,6 +144,7 @@ func (p *Proxy) wire(deps Dependencies) {
 		Leases:   lease.NewService(p.leases, p.topology, p.calls, removal, p.log),
 		Topology: p.topology, Monitor: p.monitor, Metrics: metrics, Tracer: tracer,
 	})
+	return metrics
 }
 
 func dial(address string) (Conn, error) { return grpcclient.Dial(grpcclient.Config{}, address) }

@@ -18,6 +18,8 @@ type Metrics struct {
 	// checkpoints counts leases.
 	checkpoints *prometheus.CounterVec
 	expired     prometheus.Counter
+	// renewed and lapsed are the same as two of the others, under etcd's names.
+	renewed, lapsed prometheus.Counter
 }
 
 // outcomeLabels are the outcomes of keepalives, by their number.
@@ -43,7 +45,11 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 			"Leases whose rest was recorded, or cleared for a keepalive, in the consensus tier.", "what"),
 		expired: prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_lease_expired_total", Help: "Leases that this instance had expired."}),
 	}
-	registerer.MustRegister(m.expired)
+	m.renewed = prometheus.NewCounter(prometheus.CounterOpts{Name: "etcd_debugging_lease_renewed_total", Help: "Keepalives that renewed a lease."})
+	m.lapsed = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "etcd_debugging_server_lease_expired_total", Help: "Leases that this instance had expired.",
+	})
+	registerer.MustRegister(m.expired, m.renewed, m.lapsed)
 	answers := vector("holdfast_lease_keepalives_total", "Keepalives answered, by outcome; done: stops of leases that clients revoke.", "outcome")
 	for i, label := range outcomeLabels {
 		if i > 0 {
@@ -81,6 +87,9 @@ func (m *Metrics) keepAlive(outcome leasev1.Outcome) {
 	if outcome > 0 && int(outcome) < len(m.keepAlives) {
 		m.keepAlives[outcome].Inc()
 	}
+	if outcome == leasev1.Outcome_OUTCOME_RENEWED {
+		m.renewed.Inc()
+	}
 }
 
 func (m *Metrics) outcomes(outcomes []consensusv1.ExpireOutcome) {
@@ -88,6 +97,7 @@ func (m *Metrics) outcomes(outcomes []consensusv1.ExpireOutcome) {
 		switch outcome {
 		case consensusv1.ExpireOutcome_EXPIRE_OUTCOME_REVOKED:
 			m.expired.Inc()
+			m.lapsed.Inc()
 			m.expiries.WithLabelValues("revoked").Inc()
 		case consensusv1.ExpireOutcome_EXPIRE_OUTCOME_NOT_FOUND:
 			m.expiries.WithLabelValues("not_found").Inc()

@@ -92,6 +92,7 @@ func (e *Edge) unary(r rpc) unaryHandler {
 			counts.handled(start, err)
 			return nil, err
 		}
+		counts.received.Inc()
 		call := &calls.Call{
 			Method: r.method, Class: r.class, Request: request.Data, RequireLeader: requireLeader(ctx),
 		}
@@ -107,11 +108,11 @@ func (e *Edge) unary(r rpc) unaryHandler {
 		}
 		response, err := e.call(ctx, call, do)
 		counts.handled(start, err)
+		counts.sent.Inc() // an error is an answer too
 		end(span, err)
 		if err != nil {
 			return nil, err
 		}
-		e.config.Metrics.sentBytes.Add(float64(len(response.Data)))
 		return response, nil
 	}
 }
@@ -139,7 +140,7 @@ func (e *Edge) stream(service, name string, serve func(grpc.ServerStream, <-chan
 	counts := e.config.Metrics.method(service, name, "bidi_stream")
 	return func(_ any, stream grpc.ServerStream) error {
 		start := counts.begin()
-		err := e.serve(stream, serve)
+		err := e.serve(&counted{ServerStream: stream, counts: counts}, serve)
 		counts.handled(start, err)
 		return err
 	}

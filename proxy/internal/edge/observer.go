@@ -49,8 +49,8 @@ func (o *Observer) Moved(cause fanout.Cause, watches int) {
 // Sent makes a span, linked to the writes, around the sending of a response. A write of another trace is a link rather
 // than a parent, since one response carries many; the first write's trace is also the parent, so that a single write
 // is one connected trace up to its delivery.
-func (o *Observer) Sent(ctx context.Context, bytes int, spans [][]byte) func() {
-	o.metrics.sentBytes.Add(float64(bytes))
+func (o *Observer) Sent(ctx context.Context, bytes, events int, spans [][]byte) func() {
+	o.metrics.events.Add(float64(events))
 	if o.tracer == nil || len(spans) == 0 {
 		return nil
 	}

@@ -77,6 +77,7 @@ func (e *Edge) streamed(r streamed) grpc.StreamDesc {
 	name := r.service + "/" + r.name
 	return grpc.StreamDesc{StreamName: r.name, ServerStreams: true, Handler: func(_ any, stream grpc.ServerStream) error {
 		start := counts.begin()
+		stream = &counted{ServerStream: stream, counts: counts}
 		ctx, span := e.span(stream.Context(), name)
 		call := &calls.Call{Method: r.method, RequireLeader: requireLeader(ctx)}
 		if span != nil && span.SpanContext().IsSampled() {
@@ -113,7 +114,6 @@ func (e *Edge) serveStreamed(ctx context.Context, r streamed, call *calls.Call, 
 		if err := stream.SendMsg(&wire.Frame{Data: part.GetResponse()}); err != nil {
 			return err
 		}
-		e.config.Metrics.sentBytes.Add(float64(len(part.GetResponse())))
 		if conn != nil {
 			conn.saw(part.GetRevision())
 		}

@@ -40,7 +40,7 @@ type Observer interface {
 	Watches(change, suspendedChange int)
 	// Sent is told of each response with events before it goes out; the result is called after that. Spans are the
 	// encoded span contexts of sampled writes, mostly none.
-	Sent(ctx context.Context, bytes int, spans [][]byte) func()
+	Sent(ctx context.Context, bytes, events int, spans [][]byte) func()
 }
 
 // Config is what a Server needs.
@@ -281,7 +281,7 @@ func (cs *clientStream) write(ctx context.Context, response *watch.Response) err
 	if len(response.Parts) == 0 {
 		return cs.grpc.SendMsg(frame)
 	}
-	done := cs.server.config.Observer.Sent(ctx, bytes, response.Spans)
+	done := cs.server.config.Observer.Sent(ctx, bytes, response.Events, response.Spans)
 	err := cs.grpc.SendMsg(frame)
 	if done != nil {
 		done()

@@ -16,6 +16,8 @@ type Response struct {
 	Parts [][]byte
 	// Spans are the span contexts of sampled writes among the events.
 	Spans [][]byte
+	// Events is how many events end with this response: those of a revision in fragments come with the first.
+	Events int
 }
 
 // Next gives the next response, or false if there is none now.
@@ -132,6 +134,7 @@ func (c *Core) events(w *watch) Response {
 				response.Spans = append(response.Spans, span)
 			}
 		})
+		response.Events += r.events.Count(r.from, to)
 		size += n
 		last = r.events.Revision(to - 1)
 		r.from = to
@@ -173,13 +176,14 @@ func (c *Core) split(w *watch, r *run) Response {
 	w.fragments = r.events.Split(r.from, c.limits.FragmentBytes-wire.HeadBytesMax)
 	var spans [][]byte
 	r.events.Spans(r.from, r.from+1, func(span []byte) { spans = append(spans, span) })
+	events := r.events.Count(r.from, r.from+1)
 	r.from++
 	if r.from == r.to {
 		w.queue = w.queue[1:]
 	}
 	w.told = max(w.told, revision)
 	response := c.nextFragment(w)
-	response.Spans = spans
+	response.Spans, response.Events = spans, events
 	return response
 }
 

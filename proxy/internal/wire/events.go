@@ -120,6 +120,14 @@ func (e *Events) Bytes(from, to int) []byte {
 	return e.data[e.start(from):e.revisions[to-1].end]
 }
 
+// Count is the number of events in the revisions [from, to).
+func (e *Events) Count(from, to int) int {
+	if from >= to || len(e.eventEnds) == len(e.revisions) { // mostly each has one
+		return max(0, to-from)
+	}
+	return sort.SearchInts(e.eventEnds, e.revisions[to-1].end) - sort.SearchInts(e.eventEnds, e.start(from)+1) + 1
+}
+
 // Size is len(Bytes(from, to)).
 func (e *Events) Size(from, to int) int {
 	if from >= to {

@@ -16,15 +16,21 @@ type Frame struct {
 	Shared [][]byte
 }
 
+// Counter counts bytes.
+type Counter interface{ Add(bytes float64) }
+
 // Codec is the server's codec: frames pass through, every other message goes to the codec that gRPC would have used.
 type Codec struct {
-	proto encoding.CodecV2
+	proto          encoding.CodecV2
+	sent, received Counter
 }
 
 var _ encoding.CodecV2 = Codec{}
 
-// NewCodec makes a codec in front of another one, normally encoding.GetCodecV2("proto").
-func NewCodec(proto encoding.CodecV2) Codec { return Codec{proto: proto} }
+// NewCodec makes a codec in front of another one, normally encoding.GetCodecV2("proto"). It counts the bytes of all messages.
+func NewCodec(proto encoding.CodecV2, sent, received Counter) Codec {
+	return Codec{proto: proto, sent: sent, received: received}
+}
 
 // Name is the name of the codec behind it, so that the content type on the wire stays the usual one.
 func (c Codec) Name() string { return c.proto.Name() }
@@ -37,6 +43,7 @@ func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 		if err != nil {
 			return nil, fmt.Errorf("wire: %w", err)
 		}
+		c.sent.Add(float64(out.Len()))
 		return out, nil
 	}
 	out := make(mem.BufferSlice, 0, 1+len(frame.Shared))
@@ -48,11 +55,13 @@ func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 			out = append(out, mem.SliceBuffer(part))
 		}
 	}
+	c.sent.Add(float64(out.Len()))
 	return out, nil
 }
 
 // Unmarshal copies the received bytes once: gRPC takes its buffers back when this returns.
 func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
+	c.received.Add(float64(data.Len()))
 	frame, ok := v.(*Frame)
 	if !ok {
 		if err := c.proto.Unmarshal(data, v); err != nil {

@@ -58,6 +58,7 @@ func TestEventsDecode(t *testing.T) {
 	for _, previous := range []bool{false, true} {
 		events := wire.EncodeEvents(revisions(), previous)
 		require.Equal(t, 2, events.Len(), "a revision without events is left out")
+		require.Equal(t, []int{0, 2, 3, 1}, []int{events.Count(1, 1), events.Count(0, 1), events.Count(0, 2), events.Count(1, 2)})
 		var got pb.WatchResponse
 		require.NoError(t, proto.Unmarshal(append(head.Append(nil), events.Bytes(0, 2)...), &got))
 		require.Equal(t, &pb.ResponseHeader{ClusterId: 1 << 63, MemberId: 2, Revision: 7, RaftTerm: 3}, got.Header)
@@ -102,18 +103,25 @@ func TestKeepAliveResponse(t *testing.T) {
 	require.Equal(t, marshal(t, want), got)
 }
 
+type counter float64
+
+func (c *counter) Add(bytes float64) { *c += counter(bytes) }
+
 func TestCodec(t *testing.T) {
-	codec := wire.NewCodec(encoding.GetCodecV2("proto"))
+	var sent, received counter
+	codec := wire.NewCodec(encoding.GetCodecV2("proto"), &sent, &received)
 	out, err := codec.Marshal(&wire.Frame{Data: []byte("ab"), Shared: [][]byte{nil, []byte("c")}})
 	require.NoError(t, err)
 	var frame wire.Frame
 	require.NoError(t, codec.Unmarshal(out, &frame))
 	require.Equal(t, "abc", string(frame.Data))
+	require.Equal(t, []counter{3, 3}, []counter{sent, received})
 	out, err = codec.Marshal(&pb.PutRequest{Key: []byte("k")})
 	require.NoError(t, err)
 	var put pb.PutRequest
 	require.NoError(t, codec.Unmarshal(out, &put))
 	require.Equal(t, "k", string(put.Key))
+	require.Equal(t, []counter{6, 6}, []counter{sent, received})
 	require.Error(t, codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer{0xff}}, &put))
 	require.Equal(t, "proto", codec.Name())
 }
