@@ -1,19 +1,19 @@
 // Package observe holds that what operators read is there: the metrics that etcd's dashboards and alert rules rest on, with etcd's
-// meaning, and every metric that a dashboard or a rule of ours names.
+// meaning, and every metric that a dashboard or a rule of ours names. A real etcd tells what is right.
 package observe
 
 import (
 	"fmt"
+	"maps"
 	"os"
-	"path/filepath"
-	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"github.com/stretchr/testify/require"
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/holdfastdb/holdfast/tests/framework"
 )
@@ -22,108 +22,138 @@ func TestMain(m *testing.M) {
 	os.Exit(framework.Main(m, append(framework.SplitPrograms(), "holdfast", "etcd")...))
 }
 
-// scrape reads a process's metrics: the sum of each over its labels, a histogram's by its count.
-func scrape(t *testing.T, url string) map[string]float64 {
+// metrics are what processes show: of each name the series, a histogram's value being its count.
+type metrics map[string][]series
+
+type series struct {
+	labels map[string]string
+	value  float64
+}
+
+// scrape reads the metrics of processes, by their URLs, as if they were one.
+func scrape(t *testing.T, urls ...string) metrics {
 	t.Helper()
-	code, body := framework.Get(t, url+"/metrics")
-	require.Equal(t, 200, code)
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(strings.NewReader(body))
-	require.NoError(t, err)
-	values := map[string]float64{}
-	for name, family := range families {
-		for _, m := range family.GetMetric() {
-			values[name] += m.GetGauge().GetValue() + m.GetCounter().GetValue() + m.GetUntyped().GetValue() +
-				float64(m.GetHistogram().GetSampleCount())
+	all := metrics{}
+	for _, url := range urls {
+		code, body := framework.Get(t, url+"/metrics")
+		require.Equal(t, 200, code)
+		parser := expfmt.NewTextParser(model.UTF8Validation)
+		families, err := parser.TextToMetricFamilies(strings.NewReader(body))
+		require.NoError(t, err)
+		for name, family := range families {
+			for _, m := range family.GetMetric() {
+				all[name] = append(all[name], seriesOf(m))
+			}
 		}
 	}
-	return values
+	return all
+}
+
+func seriesOf(m *dto.Metric) series {
+	s := series{labels: map[string]string{}}
+	for _, label := range m.GetLabel() {
+		s.labels[label.GetName()] = label.GetValue()
+	}
+	s.value = m.GetGauge().GetValue() + m.GetCounter().GetValue() + m.GetUntyped().GetValue() +
+		float64(m.GetHistogram().GetSampleCount()) + float64(m.GetSummary().GetSampleCount())
+	return s
+}
+
+// sum adds the series that have the given labels, name and value in turn.
+func (m metrics) sum(name string, labels ...string) float64 {
+	total := 0.0
+	for _, s := range m[name] {
+		if s.has(labels) {
+			total += s.value
+		}
+	}
+	return total
+}
+
+func (s series) has(labels []string) bool {
+	for i := 0; i < len(labels); i += 2 {
+		if s.labels[labels[i]] != labels[i+1] {
+			return false
+		}
+	}
+	return true
+}
+
+// by adds the series of a name by the values of the given labels; what is 0 is left out, since a series may be shown only from when it
+// is first counted.
+func (m metrics) by(name string, labels ...string) map[string]float64 {
+	sums := map[string]float64{}
+	for _, s := range m[name] {
+		var key []string
+		for _, label := range labels {
+			key = append(key, s.labels[label])
+		}
+		sums[strings.Join(key, " ")] += s.value
+	}
+	maps.DeleteFunc(sums, func(_ string, value float64) bool { return value == 0 })
+	return sums
+}
+
+// since gives how much each series has grown.
+func (m metrics) since(before metrics) metrics {
+	grown := metrics{}
+	for name, list := range m {
+		for _, s := range list {
+			old := 0.0
+			for _, b := range before[name] {
+				if maps.Equal(b.labels, s.labels) {
+					old = b.value
+				}
+			}
+			grown[name] = append(grown[name], series{labels: s.labels, value: s.value - old})
+		}
+	}
+	return grown
 }
 
 func localURL(port int) string { return fmt.Sprintf("http://127.0.0.1:%d", port) }
 
-// sameMeaning are metrics of a member that etcd has too, with what must be so after the same few writes on both.
-func sameMeaning() []string {
-	return []string{
-		"etcd_server_has_leader", "etcd_server_is_leader", "etcd_server_is_learner", "etcd_server_leader_changes_seen_total",
-		"etcd_server_proposals_pending", "etcd_server_quota_backend_bytes", "etcd_server_version", "etcd_server_id",
-		"etcd_debugging_mvcc_keys_total", "etcd_debugging_mvcc_current_revision", "etcd_debugging_mvcc_compact_revision",
-	}
+// system is one that is looked at: where its members and its edges show their metrics, which may be the same processes.
+type system struct {
+	*framework.Cluster
+	members map[string]string
+	edges   []string
 }
 
-// alsoThere are those whose values depend on the machine, or on how a system is built.
-func alsoThere() []string {
-	return []string{
-		"etcd_server_proposals_committed_total", "etcd_server_proposals_applied_total", "etcd_disk_wal_fsync_duration_seconds",
-		"etcd_disk_backend_commit_duration_seconds", "etcd_mvcc_db_total_size_in_bytes", "etcd_mvcc_db_total_size_in_use_in_bytes",
-		"process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds", "go_goroutines",
+// observed gives the URLs of a cluster's metrics.
+func observed(c *framework.Cluster) system {
+	s := system{Cluster: c, members: map[string]string{}}
+	for name, ports := range c.Ports {
+		switch {
+		case !slices.Contains(c.Processes(), name):
+		case strings.HasPrefix(name, "n") && ports.Admin != 0:
+			s.members[name] = localURL(ports.Metrics)
+		case strings.HasPrefix(name, "proxy"):
+			s.edges = append(s.edges, localURL(ports.Metrics))
+		}
 	}
+	if len(s.members) > 0 {
+		return s
+	}
+	for _, name := range c.Processes() {
+		s.members[name] = c.ClientURL(name)
+		s.edges = append(s.edges, c.ClientURL(name))
+	}
+	return s
 }
 
-// The same requests give a member's metrics the same values as etcd's, where they mean the same.
-func TestEtcdsNames(t *testing.T) {
-	load := func(c *framework.Cluster) map[string]float64 {
-		kv := pb.NewKVClient(c.Conn(t, c.Endpoints()[0]))
-		for i := range 5 {
-			_, err := kv.Put(t.Context(), &pb.PutRequest{Key: fmt.Appendf(nil, "k%d", i%3)})
-			require.NoError(t, err)
-		}
-		_, err := kv.Compact(t.Context(), &pb.CompactionRequest{Revision: 3, Physical: true})
-		require.NoError(t, err)
-		return scrape(t, c.Endpoints()[0])
-	}
-	want := load(framework.Etcd(t, framework.Options{}))
-	got := load(framework.Standalone(t, framework.Options{}))
-	for _, name := range sameMeaning() {
-		require.Contains(t, want, name)
-		require.Contains(t, got, name)
-		require.InDelta(t, want[name], got[name], 0, name)
-	}
-	for _, name := range alsoThere() {
-		require.Contains(t, want, name)
-		require.Contains(t, got, name)
-		require.Positive(t, got[name], name)
-	}
-}
-
-// words finds metrics in expressions: those of other programs are not ours to check.
-var words = regexp.MustCompile(`\b(?:etcd|holdfast|grpc|process)_[a-z0-9_]+\b`) //nolint:gochecknoglobals // compiled once
-
-// Every metric that a dashboard or a rule names is one that a process shows.
-func TestDashboardsAndRulesNameWhatIsThere(t *testing.T) {
-	c := framework.Split(t, framework.Options{Args: []string{"--metrics", "extensive"}})
-	conn := c.Conn(t, c.Endpoints()[0])
-	_, err := pb.NewKVClient(conn).Put(t.Context(), &pb.PutRequest{Key: []byte("k")})
-	require.NoError(t, err)
-	lease, err := pb.NewLeaseClient(conn).LeaseGrant(t.Context(), &pb.LeaseGrantRequest{TTL: 60})
-	require.NoError(t, err)
-	keep, err := pb.NewLeaseClient(conn).LeaseKeepAlive(t.Context())
-	require.NoError(t, err)
-	require.NoError(t, keep.Send(&pb.LeaseKeepAliveRequest{ID: lease.ID}))
-	_, err = keep.Recv()
-	require.NoError(t, err)
-	shown := map[string]bool{"holdfast_watch_gaps_total": true} // shown once there is a gap
-	for _, ports := range c.Ports {
-		if ports.Metrics == 0 || ports.Metrics == c.Ports["nats"].Metrics {
-			continue
-		}
-		for name := range scrape(t, localURL(ports.Metrics)) {
-			shown[name] = true
-		}
-	}
-	root, err := framework.Root()
-	require.NoError(t, err)
-	for _, file := range []string{"deploy/grafana/dashboards/holdfast.json", "deploy/prometheus/alerts.yml"} {
-		text, err := os.ReadFile(filepath.Join(root, file))
-		require.NoError(t, err)
-		named := words.FindAllString(string(text), -1)
-		require.NotEmpty(t, named)
-		for _, name := range named {
-			switch name {
-			case "grpc_service", "grpc_method", "grpc_code", "grpc_type": // labels
-				continue
+// leader is the name of the member that leads.
+func (s system) leader(t *testing.T) string {
+	t.Helper()
+	var leader string
+	require.Eventually(t, func() bool {
+		for _, name := range s.Running() {
+			if url := s.members[name]; url != "" && scrape(t, url).sum("etcd_server_is_leader") == 1 {
+				leader = name
+				return true
 			}
-			require.True(t, shown[strings.TrimSuffix(name, "_bucket")], "%s names %s, which no process shows", file, name)
 		}
-	}
+		return false
+	}, patience, pause, "nobody leads")
+	return leader
 }
