@@ -57,13 +57,13 @@ type Telemetry struct {
 }
 
 // Start makes the tracing; it does not wait for the receiver, which may come and go. A malformed endpoint or ratio is
-// of kind failure.Config. Call Shutdown at the end.
+// of kind failure.Config, the ratio also while tracing is off. Call Shutdown at the end.
 func Start(ctx context.Context, config Config) (*Telemetry, error) {
+	if !(config.SampleRatio >= 0 && config.SampleRatio <= 1) { // NaN is neither
+		return nil, failure.New(failure.Config, fmt.Sprintf("the sample ratio %v must lie between 0 and 1", config.SampleRatio))
+	}
 	if config.OTLPEndpoint == "" {
 		return &Telemetry{provider: noop.NewTracerProvider()}, nil
-	}
-	if config.SampleRatio < 0 || config.SampleRatio > 1 {
-		return nil, failure.New(failure.Config, fmt.Sprintf("the sample ratio %v must lie between 0 and 1", config.SampleRatio))
 	}
 	address, err := hostPort(config.OTLPEndpoint)
 	if err != nil {

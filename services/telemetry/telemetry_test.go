@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -139,6 +140,9 @@ func TestBadConfig(t *testing.T) {
 		{OTLPEndpoint: "http://x:1/v1/traces"},
 		{OTLPEndpoint: "x:1", SampleRatio: 1.5},
 		{OTLPEndpoint: "x:1", SampleRatio: -1},
+		{SampleRatio: 1.5},
+		{SampleRatio: -1},
+		{SampleRatio: math.NaN()},
 	} {
 		_, err := telemetry.Start(t.Context(), config)
 		require.True(t, failure.Is(err, failure.Config), "%+v: %v", config, err)

@@ -117,6 +117,9 @@ func TestFlags(t *testing.T) {
 		{"no nodes", "proxy", []string{"--listen-client-urls", "http://127.0.0.1:0"}, nil, []string{"--consensus-endpoints"}},
 		{"no nodes", "watch-hub", nil, nil, []string{"--consensus-endpoints"}},
 		{"no nodes", "lease-service", nil, nil, []string{"--consensus-endpoints"}},
+		{"sample ratio", "holdfast", local("--otlp-endpoint", "127.0.0.1:4317", "--otlp-sample-ratio", "1.5"), nil, []string{"sample ratio 1.5"}},
+		{"sample ratio without a receiver", "holdfast", local("--otlp-sample-ratio", "-0.1"), nil, []string{"sample ratio -0.1", "0 and 1"}},
+		{"sample ratio of a proxy", "proxy", []string{"--consensus-endpoints", "http://127.0.0.1:1", "--otlp-sample-ratio", "NaN"}, nil, []string{"sample ratio NaN"}},
 		{"trace receiver", "holdfast", local("--otlp-endpoint", "https://here:1"), nil, []string{"https://here:1"}},
 	} {
 		t.Run(c.program+" "+c.name, func(t *testing.T) {
