@@ -37,12 +37,16 @@ type Config struct {
 
 // Edge registers etcd's services.
 type Edge struct {
-	config   Config
+	config Config
+	// server is how each span is started, made once.
+	server   []trace.SpanStartOption
 	draining atomic.Bool
 }
 
 // New makes an Edge.
-func New(config Config) *Edge { return &Edge{config: config} }
+func New(config Config) *Edge {
+	return &Edge{config: config, server: []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}}
+}
 
 // Register adds the services to a server that uses wire.Codec.
 func (e *Edge) Register(server grpc.ServiceRegistrar) {
@@ -175,7 +179,7 @@ func (e *Edge) keepAliveTrace(ctx context.Context) lease.Trace {
 	ctx = telemetry.Incoming(ctx)
 	const name = serviceLease + "/LeaseKeepAlive"
 	return func() ([]byte, func(int64, error)) {
-		_, span := e.config.Tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer))
+		_, span := e.config.Tracer.Start(ctx, name, e.server...)
 		if !span.SpanContext().IsSampled() {
 			span.End()
 			return nil, nil
@@ -201,7 +205,7 @@ func (e *Edge) span(ctx context.Context, name string) (context.Context, trace.Sp
 // start starts the server span of a service/method by OpenTelemetry's conventions for RPC. Attributes are made for spans that
 // are kept.
 func (e *Edge) start(ctx context.Context, name string) (context.Context, trace.Span) {
-	ctx, span := e.config.Tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer))
+	ctx, span := e.config.Tracer.Start(ctx, name, e.server...)
 	if span.IsRecording() {
 		service, method, _ := strings.Cut(name, "/")
 		span.SetAttributes(attribute.String("rpc.system", "grpc"),
