@@ -7,6 +7,7 @@ import (
 	"os"
 
 	consensus "github.com/holdfastdb/holdfast/consensus-node/app"
+	"github.com/holdfastdb/holdfast/services/collector"
 	"github.com/holdfastdb/holdfast/services/config"
 	"github.com/holdfastdb/holdfast/services/health"
 	"github.com/holdfastdb/holdfast/services/lifecycle"
@@ -17,7 +18,11 @@ import (
 // program is the name of the process and of its traces.
 const program = "holdfast"
 
+// collectEvery is what may be allocated at least between two collections of garbage, in bytes.
+const collectEvery = 128 << 20
+
 func main() {
+	collector.Pace(collectEvery)
 	os.Exit(lifecycle.Main(program, os.Stderr, func(ctx context.Context) error {
 		return command(ctx, config.Process(os.Args[1:]), os.Stdout, os.Stderr)
 	}))

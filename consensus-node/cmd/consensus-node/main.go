@@ -6,11 +6,16 @@ import (
 	"os"
 
 	"github.com/holdfastdb/holdfast/consensus-node/app"
+	"github.com/holdfastdb/holdfast/services/collector"
 	"github.com/holdfastdb/holdfast/services/config"
 	"github.com/holdfastdb/holdfast/services/lifecycle"
 )
 
+// collectEvery is what may be allocated at least between two collections of garbage, in bytes.
+const collectEvery = 128 << 20
+
 func main() {
+	collector.Pace(collectEvery)
 	os.Exit(lifecycle.Main(app.Program, os.Stderr, func(ctx context.Context) error {
 		return app.Main(ctx, config.Process(os.Args[1:]), os.Stdout, os.Stderr)
 	}))

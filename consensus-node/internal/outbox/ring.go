@@ -26,8 +26,8 @@ type Ring struct {
 	state     State
 	base      int64 // the ring covers (base, state.Head]
 	revisions []*feedv1.Revision
-	sizes     []int
-	bytes     int
+	sizes     []int  // encoded
+	bytes     int    // of memory
 	leaseBase uint64 // lease changes cover (leaseBase, state.LeaseSequence]
 	leases    []*feedv1.LeaseChange
 	resets    uint64        // how often Reset was called
@@ -35,8 +35,18 @@ type Ring struct {
 	urgent    chan struct{} // the same at those of leases, and at a reset
 }
 
-// NewRing makes a ring that begins at the given state with nothing in it. It keeps at most bytesMax bytes of changes,
-// and always the last revision.
+// What a revision and an event take in memory beside what they carry, about.
+const (
+	revisionBytes = 200
+	eventBytes    = 250
+)
+
+func overhead(revision *feedv1.Revision) int {
+	return revisionBytes + eventBytes*len(revision.GetEvents())
+}
+
+// NewRing makes a ring that begins at the given state with nothing in it. It keeps changes that take at most
+// bytesMax bytes of memory, and always the last revision.
 func NewRing(state State, bytesMax int) *Ring {
 	return &Ring{
 		bytesMax:  bytesMax,
@@ -56,7 +66,7 @@ func (r *Ring) Append(next State, revisions []*feedv1.Revision, leases []*feedv1
 		size := revision.SizeVT()
 		r.revisions = append(r.revisions, revision)
 		r.sizes = append(r.sizes, size)
-		r.bytes += size
+		r.bytes += size + overhead(revision)
 	}
 	r.leases = append(r.leases, leases...)
 	r.state = next
@@ -79,7 +89,7 @@ func (r *Ring) wake(urgent bool) {
 func (r *Ring) trim() {
 	n := 0
 	for r.bytes > r.bytesMax && n < len(r.revisions)-1 {
-		r.bytes -= r.sizes[n]
+		r.bytes -= r.sizes[n] + overhead(r.revisions[n])
 		r.revisions[n] = nil
 		n++
 	}

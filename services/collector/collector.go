@@ -1,0 +1,63 @@
+// Package collector paces the garbage collector of a process.
+//
+// Go collects when the heap has grown by as much as survived the last collection, so a process with little in use collects as often as it
+// allocates that little: a busy node spent a quarter of its time so. Pace lets it allocate a fixed amount at least.
+package collector
+
+import (
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+)
+
+// The least and the most that the heap may grow between two collections, in percent of what is in use: the least is Go's own.
+const (
+	percentMin = 100
+	percentMax = 1000
+)
+
+// Pace lets the process allocate at least growth bytes between two collections, for as long as it runs. Call it once. Where GOGC is set it
+// does nothing, and a memory limit (GOMEMLIMIT) counts as ever.
+func Pace(growth uint64) {
+	if os.Getenv("GOGC") != "" {
+		return
+	}
+	(&pacer{growth: growth, percent: percentMin}).next()
+}
+
+// pacer looks at each collection what is in use.
+type pacer struct {
+	growth  uint64
+	percent int
+}
+
+// mark is an object that nothing refers to: its cleanup tells of a collection.
+type mark struct{ _ *mark }
+
+func (p *pacer) next() {
+	runtime.AddCleanup(&mark{}, func(p *pacer) {
+		p.adjust(inUse())
+		p.next()
+	}, p)
+}
+
+// adjust sets the percentage anew if it is off by much: each setting stops the process for a moment.
+func (p *pacer) adjust(live uint64) {
+	wanted := percent(p.growth, live)
+	if off := wanted - p.percent; off > p.percent/8 || -off > p.percent/8 {
+		p.percent = wanted
+		debug.SetGCPercent(wanted)
+	}
+}
+
+func percent(growth, live uint64) int {
+	return int(min(max(100*growth/max(live, 1), percentMin), percentMax))
+}
+
+// inUse is what survived the last collection, in bytes.
+func inUse() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
