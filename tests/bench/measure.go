@@ -34,6 +34,7 @@ type stage struct {
 	held      func(name string) (usage, error)   // of a node, or of all processes
 	admin     func(name string) *grpc.ClientConn // where a node answers for itself
 	quietP99  time.Duration                      // of the same load before what is measured
+	bytesEach float64                            // by how much the processes grew for each of what the load made
 	restarted restarted
 	owner     string // a process that owns leases and is no node; empty where nodes own them
 }

@@ -29,6 +29,8 @@ type result struct {
 	// QuietP99Ms is the p99 of the same load before an operator's work, and XQuiet how many times that the p99 became.
 	QuietP99Ms float64 `json:"quiet_p99_ms,omitempty"`
 	XQuiet     float64 `json:"x_quiet,omitempty"`
+	// BytesEach is by how much the peaks of all processes grew for each thing that the load made and left.
+	BytesEach float64 `json:"bytes_each,omitempty"`
 	// LoadedMB is what all processes held when the data was loaded, StartMs the time from the start of a node that was killed to its
 	// first answer, and StartedMB its peak until then.
 	LoadedMB  float64 `json:"loaded_mb,omitempty"`
@@ -60,6 +62,7 @@ func (r *result) upkeepFigures(st *stage) {
 		r.QuietP99Ms = milliseconds(st.quietP99)
 		r.XQuiet = r.P99Ms / r.QuietP99Ms
 	}
+	r.BytesEach = st.bytesEach
 	if st.restarted.start > 0 {
 		r.LoadedMB, r.StartedMB = float64(st.restarted.loadedBytes)/1e6, float64(st.restarted.peakBytes)/1e6
 		r.StartMs = milliseconds(st.restarted.start)
@@ -85,6 +88,9 @@ func (r result) String() string {
 	}
 	if r.QuietP99Ms > 0 {
 		line += fmt.Sprintf("  quiet p99 %.2f ms (x %.2f)", r.QuietP99Ms, r.XQuiet)
+	}
+	if r.BytesEach > 0 {
+		line += fmt.Sprintf("  %.0f bytes each", r.BytesEach)
 	}
 	if r.StartMs > 0 {
 		line += fmt.Sprintf("  loaded %.0f MB, started in %.0f ms with %.0f MB", r.LoadedMB, r.StartMs, r.StartedMB)

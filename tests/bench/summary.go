@@ -65,6 +65,7 @@ func columns(results []result) []column {
 		{"gap_median_ms", "%.0f", func(r result) float64 { return r.GapMedianMs }, true},
 		{"quiet_p99_ms", "%.2f", func(r result) float64 { return r.QuietP99Ms }, true},
 		{"x_quiet", "%.2f", func(r result) float64 { return r.XQuiet }, true},
+		{"bytes_each", "%.0f", func(r result) float64 { return r.BytesEach }, true},
 		{"loaded_mb", "%.0f", func(r result) float64 { return r.LoadedMB }, true},
 		{"start_ms", "%.0f", func(r result) float64 { return r.StartMs }, true},
 		{"started_mb", "%.0f", func(r result) float64 { return r.StartedMB }, true},
