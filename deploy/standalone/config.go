@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/pflag"
 
 	consensus "github.com/holdfastdb/holdfast/consensus-node/app"
+	lease "github.com/holdfastdb/holdfast/lease-service/app"
 	proxy "github.com/holdfastdb/holdfast/proxy/app"
 	"github.com/holdfastdb/holdfast/services/config"
 	"github.com/holdfastdb/holdfast/services/failure"
@@ -15,6 +16,7 @@ import (
 type settings struct {
 	node  *consensus.Config
 	proxy *proxy.Config
+	lease *lease.Config
 
 	listenMetrics *config.URLs
 	otlpEndpoint  string
@@ -27,11 +29,12 @@ type settings struct {
 // declare makes the flags.
 func declare(set *config.Set) *settings {
 	s := &settings{
-		node: consensus.NewConfig(), proxy: proxy.NewConfig(),
+		node: consensus.NewConfig(), proxy: proxy.NewConfig(), lease: lease.NewConfig(),
 		listenMetrics: config.NewURLs(config.Listen), logLevel: config.NewLogLevel(), metrics: config.NewChoice("basic", "extensive"),
 	}
 	s.node.DeclareMember(set)
 	s.proxy.DeclareClients(set)
+	set.Group("Leases", s.lease.DeclareClock)
 	set.Group("Bus", func(f *pflag.FlagSet) {
 		f.StringVar(&s.busListen, "bus-listen", "", "host:port of an embedded NATS server for outside subscribers (none: off)")
 	})
@@ -70,5 +73,7 @@ func (s *settings) finish(outcome config.Outcome) error {
 		return failure.New(failure.Config, fmt.Sprintf("--initial-advertise-peer-urls is empty: say where others reach %s", s.node.Name))
 	}
 	p.Own = own[0]
-	return nil
+	l := s.lease
+	l.Name, l.AdvertisePeerURLs, l.ConsensusEndpoints = s.node.Name, s.node.AdvertisePeerURLs, endpoints
+	return l.Finish()
 }

@@ -179,9 +179,7 @@ func (a *assembly) buildLease(ctx context.Context, peers grpc.ServiceRegistrar) 
 	if err != nil {
 		return err
 	}
-	cfg := lease.NewConfig()
-	cfg.Name, cfg.AdvertisePeerURLs, cfg.ConsensusEndpoints = a.settings.node.Name, a.settings.node.AdvertisePeerURLs, a.settings.proxy.ConsensusEndpoints
-	a.lease, err = lease.New(cfg, lease.Dependencies{
+	a.lease, err = lease.New(a.settings.lease, lease.Dependencies{
 		Logger: component(a.logger, lease.Program), Tracers: tracers, Metrics: a.registry, Bus: changes,
 		Dial: func(address string) (lease.Conn, error) { return a.dial(address) },
 	})

@@ -1,11 +1,13 @@
 package app
 
 import (
+	"fmt"
 	"net"
 	"os"
 
 	"github.com/spf13/pflag"
 
+	"github.com/holdfastdb/holdfast/lease-service/internal/ownership"
 	"github.com/holdfastdb/holdfast/services/config"
 	"github.com/holdfastdb/holdfast/services/failure"
 )
@@ -18,6 +20,9 @@ type Config struct {
 	ConsensusEndpoints []string
 	// AdvertisePeerURLs is where proxies reach the instance; the first counts.
 	AdvertisePeerURLs *config.URLs
+
+	// DriftPercent bounds how far the rates of two clocks of the cluster differ. The instance gives up so much of its right to acknowledge.
+	DriftPercent uint
 
 	// What follows is declared by DeclareProcess, for an instance that is a process of its own.
 
@@ -37,11 +42,18 @@ const defaultPeerURL = "http://localhost:2390"
 func NewConfig() *Config {
 	return &Config{
 		AdvertisePeerURLs: config.NewURLs(config.Advertise),
+		DriftPercent:      uint(ownership.DriftDefault),
 		ListenPeerURLs:    config.NewURLs(config.Listen, defaultPeerURL),
 		ListenMetricsURLs: config.NewURLs(config.Listen),
 		LogLevel:          config.NewLogLevel(),
 		endpoints:         config.NewURLs(config.Advertise),
 	}
+}
+
+// DeclareClock declares what an instance is told of clocks, as a process of its own or as a part of one.
+func (c *Config) DeclareClock(f *pflag.FlagSet) {
+	f.UintVar(&c.DriftPercent, "lease-clock-drift-percent", c.DriftPercent,
+		"how far the rates of two clocks of the cluster may differ, 1 to 50; need not be equal everywhere: each process's own holds for the keepalives it answers")
 }
 
 // DeclareProcess declares the flags of an instance that is a process of its own.
@@ -51,6 +63,7 @@ func (c *Config) DeclareProcess(set *config.Set) {
 		f.Var(c.endpoints, "consensus-endpoints", "peer URLs of consensus nodes, http://host:port,...; others are learned from them")
 		f.Var(c.ListenPeerURLs, "listen-peer-urls", "URLs to listen on for proxies")
 		f.Var(c.AdvertisePeerURLs, "advertise-peer-urls", "URL to tell to proxies (default: what --listen-peer-urls says)")
+		c.DeclareClock(f)
 		f.StringVar(&c.NATSURL, "nats-url", "", "NATS servers that carry the change feed, nats://host:port,... (none: direct streams only)")
 	})
 	set.Group("Observing", func(f *pflag.FlagSet) {
@@ -73,6 +86,10 @@ func (c *Config) Finish() error {
 			return err
 		}
 		c.Name = host
+	}
+	if drift := ownership.Drift(min(c.DriftPercent, 100)); drift < ownership.DriftLeast || drift > ownership.DriftMost {
+		return failure.New(failure.Config, fmt.Sprintf("--lease-clock-drift-percent is %d: must be %d to %d", c.DriftPercent,
+			ownership.DriftLeast, ownership.DriftMost))
 	}
 	if len(c.ConsensusEndpoints) == 0 {
 		return failure.New(failure.Config, "--consensus-endpoints is missing: name the peer URL of at least one consensus node")

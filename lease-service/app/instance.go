@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/holdfastdb/holdfast/lease-service/internal/keeper"
+	"github.com/holdfastdb/holdfast/lease-service/internal/ownership"
 	"github.com/holdfastdb/holdfast/lease-service/internal/tier"
 	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
 	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
@@ -80,7 +81,7 @@ func New(config *Config, deps Dependencies) (*Instance, error) {
 	})
 	i.service = keeper.New(keeper.Config{
 		Instance: &feedv1.Instance{Name: config.Name, Incarnation: deps.Incarnation, Address: config.address()},
-		Tier:     i.tier, Bus: deps.Bus, Clock: deps.Clock, Logger: deps.Logger,
+		Tier:     i.tier, Bus: deps.Bus, Clock: deps.Clock, Drift: ownership.Drift(config.DriftPercent), Logger: deps.Logger,
 		Tracer:  deps.Tracers.Tracer("github.com/holdfastdb/holdfast/lease-service"),
 		Metrics: keeper.NewMetrics(deps.Metrics),
 	})

@@ -3,6 +3,7 @@ package expiry
 import (
 	"math"
 	"time"
+	"unsafe"
 )
 
 // State is what is being done about a lease.
@@ -85,6 +86,29 @@ func New(every time.Duration) *Clocks { return &Clocks{index: map[int64]int32{},
 
 // Len is how many leases there are.
 func (c *Clocks) Len() int { return len(c.index) }
+
+// LeaseBytes bounds what each of many leases takes: a slot and places in the heap and among the free, in slices that grow by a quarter, and an
+// entry of a map that may be nearly half full. Few leases take more each, for all of it grows in steps.
+const LeaseBytes = (slotBytes+8)*5/4 + entryBytes*16/7 + 1
+
+const (
+	slotBytes  = int(unsafe.Sizeof(slot{}))
+	entryBytes = 17 // eight places of 16 bytes share eight bytes
+)
+
+// Bytes is how much memory the leases take, by estimate. What the most leases at a time took is kept.
+func (c *Clocks) Bytes() int {
+	return cap(c.slots)*slotBytes + (cap(c.heap)+cap(c.free))*4 + places(len(c.slots))*entryBytes
+}
+
+// places is how many places a map has that has held so many entries.
+func places(entries int) int {
+	n := 8
+	for n*7/8 < entries {
+		n *= 2
+	}
+	return n
+}
 
 // Running is how many of them are not Foreign.
 func (c *Clocks) Running() int { return c.running }

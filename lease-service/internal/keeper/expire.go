@@ -15,10 +15,15 @@ import (
 )
 
 const (
-	// decisionMax bounds the leases of one call, and decidingMax the calls under way: leases that all ran out during an outage
-	// are revoked as fast as the consensus tier takes them, and those that still wait may be renewed meanwhile.
-	decisionMax = 1024
-	decidingMax = 2
+	// decisionMax bounds the leases of one call. Where many run out at once there is one call after the other, each of so many leases
+	// as the consensus tier takes within callMost, and none sooner than after a rest as long as the one before took: the writes of clients
+	// come in between, and those that still wait may be renewed.
+	decisionMax   = 1024
+	decisionLeast = 256
+	callLeast     = 10 * time.Millisecond
+	callMost      = 20 * time.Millisecond
+	// restMost bounds the rest after a call.
+	restMost = 100 * time.Millisecond
 	// proposeTimeout bounds one call that proposes something. Past it the outcome is unknown and the call is made again.
 	proposeTimeout = 5 * time.Second
 	proposeRetry   = 100 * time.Millisecond
@@ -48,12 +53,8 @@ func (s *Service) tick(ctx context.Context) {
 		signal(s.beatNow)
 	}
 	var events []owner.Event
-	for s.deciding < decidingMax {
-		decision := s.core.Decide(now, decisionMax)
-		if len(decision.IDs) == 0 {
-			break
-		}
-		s.deciding++
+	if decision := s.decideLocked(now); len(decision.IDs) > 0 {
+		s.deciding = true
 		deciding, span := s.begin(ctx, decision)
 		var encoded []byte
 		if span.IsRecording() {
@@ -72,6 +73,28 @@ func (s *Service) tick(ctx context.Context) {
 	s.revisitLocked(now)
 	s.announceLocked(events)
 	s.mu.Unlock()
+}
+
+// decideLocked decides what to expire, unless a call is under way. The caller holds the lock.
+func (s *Service) decideLocked(now time.Duration) owner.Decision {
+	if s.deciding {
+		return owner.Decision{}
+	}
+	return s.core.Decide(now, s.decisions)
+}
+
+// paceLocked takes in how long a call took, and gives the rest that follows it. The caller holds the lock.
+func (s *Service) paceLocked(leases int, took time.Duration) (rest time.Duration) {
+	if leases < s.decisions {
+		return 0 // nothing waits
+	}
+	switch {
+	case took < callLeast:
+		s.decisions = min(2*s.decisions, decisionMax)
+	case took > callMost:
+		s.decisions = max(s.decisions/2, decisionLeast)
+	}
+	return min(took, restMost)
 }
 
 // tidyLocked begins the reads that settle stopped leases, and what is due of checkpoints. The caller holds the lock.
@@ -100,6 +123,7 @@ func (s *Service) begin(ctx context.Context, decision owner.Decision) (context.C
 // an unknown outcome at least as well as a read, which could miss a proposal that is still on its way.
 func (s *Service) expire(ctx context.Context, span trace.Span, decision owner.Decision) {
 	defer span.End()
+	began := s.cfg.Clock.Now()
 	for {
 		response, err := s.expireOnce(ctx, decision)
 		now := s.cfg.Clock.Now()
@@ -110,15 +134,24 @@ func (s *Service) expire(ctx context.Context, span trace.Span, decision owner.De
 			s.followedLocked(now)
 		}
 		if err == nil || !s.core.Standing(decision) || ctx.Err() != nil {
-			s.deciding--
 			s.changedLocked(now)
+			void := !s.core.Holds(now)
+			rest := s.paceLocked(len(decision.IDs), now-began)
 			s.mu.Unlock()
 			if err != nil {
 				span.RecordError(err)
 			}
 			s.cfg.Metrics.outcomes(response.GetOutcomes())
+			if void {
+				signal(s.beatNow)
+			}
+			if rest > 0 {
+				s.pause(ctx, rest)
+			}
+			s.mu.Lock()
+			s.deciding = false
+			s.mu.Unlock()
 			signal(s.tickNow)
-			signal(s.beatNow)
 			return
 		}
 		s.mu.Unlock()

@@ -70,6 +70,8 @@ func (m *Metrics) observe(s *Service) {
 	}
 	gauge("holdfast_lease_owned", "Leases that this instance owns.", func() float64 { return float64(s.core.Owned()) })
 	gauge("holdfast_lease_known", "Leases that exist, whoever owns them.", func() float64 { return float64(s.core.Known()) })
+	gauge("holdfast_lease_memory_bytes", "Memory that all known leases take here, by estimate; what the most of them took at a time is kept.",
+		func() float64 { return float64(s.core.Bytes()) })
 	gauge("holdfast_lease_epoch", "Epoch of the newest view known.", func() float64 { return float64(s.core.Epoch()) })
 	gauge("holdfast_lease_sequence", "Lease sequence up to which the table is known.", func() float64 {
 		sequence, _ := s.core.Sequence()

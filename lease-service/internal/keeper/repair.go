@@ -90,7 +90,8 @@ func (s *Service) take(now time.Duration, table *follow.Table) {
 	if s.core.Epoch() != epoch {
 		signal(s.beatNow)
 	}
-	s.cfg.Logger.Info("lease table read", "sequence", table.Sequence, "leases", s.core.Known(), "owned", s.core.Owned(), "epoch", s.core.Epoch())
+	s.cfg.Logger.Info("lease table read", "sequence", table.Sequence, "leases", s.core.Known(), "owned", s.core.Owned(), "epoch", s.core.Epoch(),
+		"memory_bytes", s.core.Bytes())
 	s.changedLocked(now)
 }
 

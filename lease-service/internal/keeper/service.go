@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfastdb/holdfast/lease-service/internal/follow"
 	"github.com/holdfastdb/holdfast/lease-service/internal/owner"
+	"github.com/holdfastdb/holdfast/lease-service/internal/ownership"
 	"github.com/holdfastdb/holdfast/lease-service/internal/tier"
 	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
 	leasev1 "github.com/holdfastdb/holdfast/proto/holdfast/lease/v1"
@@ -24,8 +25,10 @@ type Config struct {
 	Instance *feedv1.Instance
 	Tier     *tier.Tier
 	// Bus carries the feed and takes the lease events; nil: direct streams alone, and no events.
-	Bus     bus.Bus
-	Clock   clock.Clock
+	Bus   bus.Bus
+	Clock clock.Clock
+	// Drift bounds how far the rates of two clocks differ.
+	Drift   ownership.Drift
 	Logger  *slog.Logger
 	Tracer  trace.Tracer
 	Metrics *Metrics
@@ -47,9 +50,10 @@ type Service struct {
 	revision int64
 	// parked are keepalives that wait for a change, proofs those that wait for a read.
 	parked, proofs []*question
-	// deciding is how many calls of ExpireLeases are under way; the others tell of reads and of calls of CheckpointLeases.
-	deciding                      int
-	settling, clearing, recording bool
+	// deciding tells that a call of ExpireLeases is under way; the others tell of reads and of calls of CheckpointLeases.
+	deciding, settling, clearing, recording bool
+	// decisions is how many leases go into the next call of ExpireLeases at most.
+	decisions int
 
 	left   bool
 	served bool
@@ -66,7 +70,7 @@ type Service struct {
 func New(cfg Config) *Service {
 	signal := func() chan struct{} { return make(chan struct{}, 1) }
 	s := &Service{
-		cfg: cfg, core: owner.New(cfg.Instance, checkpointEvery),
+		cfg: cfg, core: owner.New(cfg.Instance, checkpointEvery, cfg.Drift), decisions: decisionLeast,
 		beatNow: signal(), tickNow: signal(), readNow: signal(), fixNow: signal(),
 	}
 	cfg.Metrics.observe(s)

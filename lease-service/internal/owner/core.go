@@ -39,11 +39,11 @@ type Core struct {
 }
 
 // New makes the core of one start of an instance. checkpoint is how far the rest that the table has of a lease may lie above the true
-// one before it is to be recorded; 0 records none.
-func New(self *feedv1.Instance, checkpoint time.Duration) *Core {
+// one before it is to be recorded; 0 records none. drift is what is given up of the right for clocks whose rates differ.
+func New(self *feedv1.Instance, checkpoint time.Duration, drift ownership.Drift) *Core {
 	identity := ownership.Identity{Name: self.GetName(), Incarnation: self.GetIncarnation()}
 	return &Core{
-		self: identity, history: ownership.NewHistory(identity, RemovalDefault), clocks: expiry.New(checkpoint),
+		self: identity, history: ownership.NewHistory(identity, RemovalDefault), right: ownership.NewRight(drift), clocks: expiry.New(checkpoint),
 		stops: map[int64][]stop{}, spent: map[int64]int{}, clears: map[int64]bool{},
 	}
 }
@@ -59,6 +59,9 @@ func (c *Core) Epoch() uint64 { return c.history.View().GetEpoch() }
 
 // Owned is how many leases the instance owns.
 func (c *Core) Owned() int { return c.clocks.Running() }
+
+// Bytes is how much memory the leases take here, whoever owns them, by estimate.
+func (c *Core) Bytes() int { return c.clocks.Bytes() }
 
 // Known is how many leases there are.
 func (c *Core) Known() int { return c.clocks.Len() }

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/holdfastdb/holdfast/lease-service/internal/expiry"
-	"github.com/holdfastdb/holdfast/lease-service/internal/ownership"
 	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
 )
 
@@ -28,7 +27,7 @@ type Decision struct {
 // Tick tells that time passes. A tick that comes late by more than the margin for drift takes the right away until another
 // heartbeat is confirmed: who was not running cannot vouch for its clock. late says so.
 func (c *Core) Tick(now time.Duration) (late bool) {
-	late = c.ticked > 0 && now-c.ticked > TickEvery+ownership.Margin(c.history.Removal())
+	late = c.ticked > 0 && now-c.ticked > TickEvery+c.right.Margin(c.history.Removal())
 	c.ticked = now
 	if late {
 		c.right.Void(now)

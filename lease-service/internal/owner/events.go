@@ -46,7 +46,8 @@ func (c *Core) remember(now time.Duration, event Event) {
 	for drop < len(c.recent) && (now-c.recent[drop].at > recentFor || len(c.recent)-drop >= recentMax) {
 		drop++
 	}
-	c.recent = append(slices.Delete(c.recent, 0, drop), recentEvent{event, now, who})
+	clear(c.recent[:drop]) // for the collector; the place is given back when the rest moves, as seldom as any slice that grows
+	c.recent = append(c.recent[drop:], recentEvent{event, now, who})
 }
 
 // inherited appends the events of late of those who departed, for leases that are this instance's now: they may not have been announced.

@@ -49,7 +49,7 @@ func (p *process) start() {
 	p.rate = 1 + rateOff*(2*w.rand.Float64()-1)
 	p.offset = w.between(time.Hour, 100*time.Hour)
 	p.instance = &feedv1.Instance{Name: p.name, Incarnation: w.incarnation(p)}
-	p.core, p.follower = owner.New(p.instance, checkpointEvery), follow.Follower{}
+	p.core, p.follower = owner.New(p.instance, checkpointEvery, ownership.DriftDefault), follow.Follower{}
 	p.every(0, 500*time.Millisecond, p.beat)
 	p.every(w.between(0, 100*time.Millisecond), owner.TickEvery-5*time.Millisecond, p.tick)
 }

@@ -47,7 +47,7 @@ type script struct {
 func (s *script) core(name string) *owner.Core {
 	if s.cores[name] == nil {
 		base, incarnation := identity(name)
-		s.cores[name] = owner.New(&feedv1.Instance{Name: base, Incarnation: incarnation}, checkpoint)
+		s.cores[name] = owner.New(&feedv1.Instance{Name: base, Incarnation: incarnation}, checkpoint, ownership.DriftDefault)
 	}
 	return s.cores[name]
 }

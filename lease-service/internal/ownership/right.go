@@ -6,11 +6,20 @@ import (
 	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
 )
 
-// DriftShare is the part of the removal time that an instance gives up for clocks whose rates differ: one in so many.
-const DriftShare = 10
+// Drift bounds how far the rates of two clocks may differ, in percent: while any clock of the cluster advances by a time, this one
+// advances by no less than that time less so much of it.
+type Drift int
+
+// The bounds of a Drift. More than half of a removal time lasts no heartbeat that is lost; without any an instance would have to
+// trust its ticks to the nanosecond.
+const (
+	DriftLeast   Drift = 1
+	DriftMost    Drift = 50
+	DriftDefault Drift = 10
+)
 
 // Margin is what an instance gives up of a removal time.
-func Margin(removal time.Duration) time.Duration { return removal / DriftShare }
+func (d Drift) Margin(removal time.Duration) time.Duration { return removal * time.Duration(d) / 100 }
 
 // Confirmation is what a confirmed heartbeat gave.
 type Confirmation struct {
@@ -23,8 +32,9 @@ type Confirmation struct {
 	Removal time.Duration
 }
 
-// Right is the right to acknowledge keepalives. The zero value never holds.
+// Right is the right to acknowledge keepalives. Make one with NewRight.
 type Right struct {
+	drift    Drift
 	held     bool
 	sent     time.Duration
 	epoch    uint64
@@ -34,6 +44,12 @@ type Right struct {
 	voided time.Duration
 	ended  bool
 }
+
+// NewRight makes a right that does not hold yet.
+func NewRight(drift Drift) Right { return Right{drift: drift} }
+
+// Margin is what the instance gives up of a removal time.
+func (r *Right) Margin(removal time.Duration) time.Duration { return r.drift.Margin(removal) }
 
 // Confirm takes in the answer to a heartbeat. An answer without this instance in its view gives no right, nor does one
 // to a heartbeat that was sent before a later one which is confirmed already, or before the right was voided.
@@ -46,7 +62,7 @@ func (r *Right) Confirm(self Identity, c Confirmation) {
 	}
 	r.held, r.sent, r.epoch = true, c.Sent, c.View.GetEpoch()
 	r.sequence = max(r.sequence, c.Sequence)
-	r.until = c.Sent + c.Removal - Margin(c.Removal)
+	r.until = c.Sent + c.Removal - r.Margin(c.Removal)
 }
 
 // Void takes the right away until a heartbeat that is sent at now or later is confirmed.
