@@ -34,7 +34,9 @@ type world struct {
 	changed  chan struct{}
 	revision int64
 	compact  int64
-	history  []*feedv1.Revision
+	// leaseEpoch is what revokes tell.
+	leaseEpoch uint64
+	history    []*feedv1.Revision
 	// log names what reached the tier, in order.
 	log []string
 }
@@ -257,7 +259,9 @@ func (w *world) answer(id uint64, call *consensusv1.Call) *consensusv1.Answer {
 		case 408:
 			return &consensusv1.Answer{Code: uint32(codes.Unavailable), Message: "etcdserver: request timed out"}
 		}
-		return ok(&pb.LeaseRevokeResponse{Header: header()}, 0)
+		answer := ok(&pb.LeaseRevokeResponse{Header: header()}, 0)
+		answer.LeaseEpoch = w.leaseEpoch
+		return answer
 	case consensusv1.Method_METHOD_LEASE_TIME_TO_LIVE:
 		var request pb.LeaseTimeToLiveRequest
 		_ = proto.Unmarshal(call.GetRequest(), &request)
@@ -428,6 +432,7 @@ type keeper struct {
 
 	mu     sync.Mutex
 	decide func(lease int64) *leasev1.KeepAliveAnswer
+	epochs []uint64 // under which the next stops hold; then it tells none
 }
 
 func (k *keeper) on(decide func(lease int64) *leasev1.KeepAliveAnswer) {
@@ -480,7 +485,13 @@ func (k *keeper) revoking(one *leasev1.KeepAlive) *leasev1.KeepAliveAnswer {
 	if one.GetLease() == 404 {
 		return &leasev1.KeepAliveAnswer{Outcome: leasev1.Outcome_OUTCOME_NOT_FOUND}
 	}
-	return &leasev1.KeepAliveAnswer{Outcome: leasev1.Outcome_OUTCOME_DONE}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	answer := &leasev1.KeepAliveAnswer{Outcome: leasev1.Outcome_OUTCOME_DONE}
+	if len(k.epochs) > 0 {
+		answer.Epoch, k.epochs = k.epochs[0], k.epochs[1:]
+	}
+	return answer
 }
 
 func (k *keeper) Remaining(_ context.Context, request *leasev1.RemainingRequest) (*leasev1.RemainingResponse, error) {

@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -244,6 +245,34 @@ func TestRevokeStopsTheOwnerFirst(t *testing.T) {
 		require.GreaterOrEqual(t, time.Since(start), 300*time.Millisecond, "until its right to acknowledge has run out")
 		_, err = leases.LeaseTimeToLive(t.Context(), &pb.LeaseTimeToLiveRequest{ID: 3})
 		require.Equal(t, codes.Unavailable, status.Code(err))
+	})
+}
+
+// A lease that was revoked under a later view than the one under which its owner was stopped may have another owner that does not know yet: it
+// is stopped too, before the client hears of the revoke.
+func TestARevokeFollowsTheLease(t *testing.T) {
+	eachBinding(t, func(t *testing.T, r *rig) {
+		r.addNodes(1)
+		l1, _, _ := r.addKeeper("l1")
+		r.ready()
+		tell := func(leaseEpoch uint64, epochs ...uint64) []string {
+			r.world.mu.Lock()
+			r.world.leaseEpoch = leaseEpoch
+			r.world.mu.Unlock()
+			l1.mu.Lock()
+			l1.epochs = epochs
+			l1.mu.Unlock()
+			before := len(r.world.notes())
+			_, err := pb.NewLeaseClient(r.client).LeaseRevoke(t.Context(), &pb.LeaseRevokeRequest{ID: 7})
+			require.NoError(t, err)
+			return slices.DeleteFunc(r.world.notes()[before:], func(note string) bool { return note == "l1 resume 7" }) // nobody waits for those
+		}
+		require.Equal(t, []string{"l1 stop 7", "n1 LEASE_REVOKE"}, tell(5, 5))
+		require.Equal(t, []string{"l1 stop 7", "n1 LEASE_REVOKE"}, tell(5, 6))
+		require.Equal(t, []string{"l1 stop 7", "n1 LEASE_REVOKE", "l1 stop 7"}, tell(5, 4, 5))
+		require.Equal(t, []string{"l1 stop 7", "n1 LEASE_REVOKE", "l1 stop 7", "l1 stop 7"}, tell(5, 4, 4, 6), "who lags is asked again")
+		require.Equal(t, []string{"l1 stop 7", "n1 LEASE_REVOKE"}, tell(5), "an owner of an older version tells no epoch")
+		require.Equal(t, []string{"l1 stop 7", "n1 LEASE_REVOKE"}, tell(0, 4), "nor does a node of one")
 	})
 }
 

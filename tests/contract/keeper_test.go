@@ -55,6 +55,7 @@ type keepAlives struct {
 	id     uint64
 	sent   uint64 // batches with keepalives
 	taken  uint64
+	epoch  uint64 // of the latest stop
 }
 
 func newKeepAlives(t *testing.T, conn grpc.ClientConnInterface) *keepAlives {
@@ -217,8 +218,10 @@ func (k *keepAlives) tell(ask leasev1.Ask, lease int64, ticket uint64) leasev1.O
 	k.t.Helper()
 	for { // bounded by the stream's deadline
 		first := k.sendAll(&leasev1.KeepAlive{Lease: lease, Ask: ask, Ticket: ticket})
-		if outcome := k.collect(first, 1)[0].GetOutcome(); outcome != unavailable {
-			return outcome
+		answer := k.collect(first, 1)[0]
+		k.epoch = max(k.epoch, answer.GetEpoch())
+		if answer.GetOutcome() != unavailable {
+			return answer.GetOutcome()
 		}
 	}
 }
@@ -235,7 +238,10 @@ func stopSuite(t *testing.T, _ *services, conn grpc.ClientConnInterface) {
 	require.Equal(t, unavailable, k.ask(revoked)[0].GetOutcome())
 	k.renew(stays)
 
-	read[pb.LeaseRevokeResponse](t, c.do(call(t, consensusv1.Method_METHOD_LEASE_REVOKE, &pb.LeaseRevokeRequest{ID: revoked}))[0])
+	answer := c.do(call(t, consensusv1.Method_METHOD_LEASE_REVOKE, &pb.LeaseRevokeRequest{ID: revoked}))[0]
+	read[pb.LeaseRevokeResponse](t, answer)
+	require.Positive(t, answer.GetLeaseEpoch())
+	require.Equal(t, answer.GetLeaseEpoch(), k.epoch, "the stop and the revoke name the view")
 	require.Equal(t, notFound, k.settle(revoked)[0].GetOutcome())
 	k.renew(stays)
 

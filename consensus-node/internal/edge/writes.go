@@ -43,6 +43,17 @@ func (s *Server) submit(ctx context.Context, call *consensusv1.Call, w work, rep
 
 // applied encodes the response of a write that apply carried out.
 func (s *Server) applied(call *consensusv1.Call, outcome propose.Outcome) *consensusv1.Answer {
+	answer := s.encoded(call, outcome)
+	if call.GetMethod() == consensusv1.Method_METHOD_LEASE_REVOKE {
+		if view, err := s.cfg.Node.Current(); err == nil { // published before the outcome is told
+			answer.LeaseEpoch = view.Leases.Cluster().GetEpoch()
+			view.Release()
+		}
+	}
+	return answer
+}
+
+func (s *Server) encoded(call *consensusv1.Call, outcome propose.Outcome) *consensusv1.Answer {
 	if header := headerOf(outcome.Response); header != nil {
 		header.ClusterId, header.MemberId = s.cfg.ClusterID, s.cfg.MemberID
 		return s.answer(call, outcome.Response, header.GetRevision())

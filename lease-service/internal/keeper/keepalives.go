@@ -170,6 +170,7 @@ func (s *Service) askLocked(now time.Duration, q *question) (owner.Verdict, leas
 			// Not worth more than a line: the proxy asks again, and goes on without at last.
 			s.cfg.Logger.Warn("a revoke has to wait", "lease", q.lease, "error", err)
 		}
+		q.answer.Epoch = s.core.Epoch()
 		return verdict, leasev1.Outcome_OUTCOME_DONE
 	case leasev1.Ask_ASK_RESUME:
 		s.core.Over(now, q.lease, q.ticket)

@@ -53,19 +53,20 @@ func TestSimulation(t *testing.T) {
 			require.Empty(t, w.leases, "leases that never expired (-seed %d)", seed)
 			all.expired, all.refused, all.acknowledged = all.expired+w.expired, all.refused+w.refused, all.acknowledged+w.acknowledged
 			all.recorded, all.cleared, all.late = all.recorded+w.recorded, all.cleared+w.cleared, all.late+w.late
-			all.stopped, views = all.stopped+w.stopped, views+w.view.GetEpoch()
+			all.stopped, all.again, views = all.stopped+w.stopped, all.again+w.again, views+w.view.GetEpoch()
 		}
 		runs += len(list)
 	}
 	t.Logf("%d runs: %d leases expired, %d decisions met a later lease, %d keepalives acknowledged, %d views; "+
-		"%d rests recorded, %d cleared, %d came late; %d revokes through the owner",
-		runs, all.expired, all.refused, all.acknowledged, views, all.recorded, all.cleared, all.late, all.stopped)
+		"%d rests recorded, %d cleared, %d came late; %d revokes through the owner, %d of them under a change of views",
+		runs, all.expired, all.refused, all.acknowledged, views, all.recorded, all.cleared, all.late, all.stopped, all.again)
 	for _, count := range []int{all.expired, all.acknowledged, all.recorded, all.cleared, all.stopped} {
 		require.Positive(t, count)
 	}
 	if len(list) > 1 {
 		require.Positive(t, all.refused)
 		require.Positive(t, all.late)
+		require.Positive(t, all.again)
 	}
 }
 

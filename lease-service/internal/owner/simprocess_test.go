@@ -330,8 +330,10 @@ func (p *process) keepAlive(id int64, r *record, sent time.Duration) {
 		w.acknowledged++
 		r.sent = max(r.sent, sent)
 		r.renewed = w.now
-	case w.leases[id] == nil && r.stopped == p.instance && r.epoch == p.core.Epoch():
+	case w.last[id] == r && r.stopped == p.instance && r.epoch == p.core.Epoch():
 		w.failf("a keepalive of lease %d was acknowledged after %s had stopped it and it was revoked", id, p.name)
+	case w.last[id] == r && r.answered > 0 && sent >= r.answered:
+		w.failf("%s acknowledged a keepalive of lease %d that was sent after the answer to its revoke", p.name, id)
 	}
 }
 
@@ -354,9 +356,52 @@ func (p *process) stop(id int64, r *record) {
 			if w.majority && w.leases[id] == r {
 				r.stopped, r.epoch = instance, epoch
 				w.remove(id, false)
+				w.revoked(id, r, ticket, epoch, w.view.GetEpoch())
 			}
 		})
 	}
+}
+
+// revoked is the proxy when the tier has revoked a lease, under an epoch: where the owner was stopped under an earlier one, it stops the owner of now
+// before it answers its client. Keepalives that are sent after the answer must get nothing.
+func (w *world) revoked(id int64, r *record, ticket, stopped, epoch uint64) {
+	if stopped >= epoch {
+		r.answered = w.now
+		w.probe(id, r, w.now+3*time.Second)
+		return
+	}
+	if p := w.named(w.owner(id).GetName()); p != nil {
+		w.toStart(p, p.starts, func() {
+			verdict, err := p.core.Stop(p.clock(), id, ticket)
+			if err == nil && (verdict == owner.Known || verdict == owner.Unknown) {
+				stopped = p.core.Epoch()
+				w.again++
+				p.over(id, ticket)
+			}
+		})
+	}
+	w.after(100*time.Millisecond, func() { w.revoked(id, r, ticket, stopped, epoch) })
+}
+
+// probe sends keepalives of a lease that is gone, to any process.
+func (w *world) probe(id int64, r *record, until time.Duration) {
+	if w.now >= until || w.last[id] != r {
+		return
+	}
+	sent, p := w.now, w.processes[w.rand.IntN(len(w.processes))]
+	if d, ok := w.delay(); ok {
+		w.after(d, func() { p.when(func() { p.keepAlive(id, r, sent) }) })
+	}
+	w.after(w.between(time.Millisecond, 100*time.Millisecond), func() { w.probe(id, r, until) })
+}
+
+func (w *world) named(name string) *process {
+	for _, p := range w.processes {
+		if p.name == name {
+			return p
+		}
+	}
+	return nil
 }
 
 // over says that a revoke came to nothing; settle has a read tell what became of the lease.

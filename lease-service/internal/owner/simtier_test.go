@@ -37,7 +37,9 @@ type world struct {
 	majority bool
 
 	// The replicated state.
-	leases  map[int64]*record
+	leases map[int64]*record
+	// last is what was granted last under each id, whether it is there or not.
+	last    map[int64]*record
 	changes []*feedv1.LeaseChange
 	view    *feedv1.View
 	// What the leader alone knows.
@@ -46,8 +48,9 @@ type world struct {
 
 	// refused counts decisions that met a lease granted after them.
 	expired, refused, acknowledged int
-	// recorded, cleared and late count checkpoints: late ones are refused. stopped counts revokes that went through the owner.
-	recorded, cleared, late, stopped int
+	// recorded, cleared and late count checkpoints: late ones are refused. stopped counts revokes that went through the owner, again those
+	// that met a change of views.
+	recorded, cleared, late, stopped, again int
 
 	tickets uint64
 	// incarnations are those of all starts.
@@ -72,6 +75,8 @@ type record struct {
 	// stopped is who had stopped it, and under which epoch, when a client revoked it.
 	stopped *feedv1.Instance
 	epoch   uint64
+	// answered is when a client was told of its revoke, 0 if none was.
+	answered time.Duration
 	// to is whom the client's proxy holds for the owner, rightly or not.
 	to *process
 	// every is the time between its keepalives.
@@ -92,7 +97,7 @@ func newWorld(t *testing.T, seed uint64, faults bool) *world {
 	w := &world{
 		scheduler: scheduler{rand: rand.New(rand.NewPCG(seed, 1))}, t: t, seed: seed,
 		faults: faults, clients: true, majority: true,
-		leases: map[int64]*record{}, view: &feedv1.View{}, heard: map[uint64]heard{}, incarnations: map[uint64]bool{},
+		leases: map[int64]*record{}, last: map[int64]*record{}, view: &feedv1.View{}, heard: map[uint64]heard{}, incarnations: map[uint64]bool{},
 	}
 	for _, name := range names {
 		p := &process{world: w, name: name}
@@ -138,7 +143,7 @@ func (w *world) grant(id int64) {
 	}
 	seconds := 2 + w.rand.Int64N(int64(ttlMax/time.Second)-1)
 	r := &record{ttl: time.Duration(seconds) * time.Second, sequence: w.sequence() + 1, alive: true, sent: w.now, renewed: w.now}
-	w.leases[id] = r
+	w.leases[id], w.last[id] = r, r
 	w.commit(&feedv1.LeaseChange{Change: &feedv1.LeaseChange_Granted{Granted: &feedv1.LeaseGranted{Id: id, TtlS: seconds}}})
 	r.every = w.between(100*time.Millisecond, r.ttl/3)
 	w.after(r.every, func() { w.keepAlive(id, r) })

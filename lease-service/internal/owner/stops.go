@@ -33,8 +33,8 @@ func (s stop) due(began time.Duration) bool {
 }
 
 // Stop makes a lease refuse keepalives until the revoke of the ticket is known to have happened or to have come to nothing, if
-// the verdict is Known. Wait also says that an expiry is under way, which could otherwise meet a lease granted anew. Each
-// revoke has a stop of its own, which counts until its own end. The error is ErrStops.
+// the verdict is Known. Wait also says that an expiry is under way, which could otherwise meet a lease granted anew, or that another may
+// still acknowledge its keepalives. Each revoke has a stop of its own, which counts until its own end. The error is ErrStops.
 func (c *Core) Stop(now time.Duration, id int64, ticket uint64) (Verdict, error) {
 	lease, verdict := c.judge(now, id)
 	switch {
@@ -42,6 +42,8 @@ func (c *Core) Stop(now time.Duration, id int64, ticket uint64) (Verdict, error)
 		return verdict, nil
 	case lease.State == expiry.Deciding:
 		return Wait, nil
+	case c.Epoch() > 1 && now < c.history.Settled(id):
+		return Wait, nil // a former owner may go on to acknowledge; under the first view there is none
 	}
 	stops := c.stops[id]
 	if i := slices.IndexFunc(stops, func(s stop) bool { return s.ticket == ticket }); i >= 0 {

@@ -1,8 +1,10 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -27,8 +29,9 @@ type revoking struct {
 	lease   int64
 	// ticket tells the owner which revoke this is: it hears of one again if an answer was lost.
 	ticket uint64
-	// stopped is who has promised to acknowledge nothing, if anybody has.
+	// stopped is who was asked last to acknowledge nothing, if anybody was. epoch is the latest under whose view nobody acknowledges any more.
 	stopped *instance
+	epoch   uint64
 }
 
 // Revoke stops the owner's acknowledgements, then has the lease revoked, and tells the owner if that came to nothing. call is the
@@ -51,10 +54,33 @@ func (s *Service) Revoke(ctx context.Context, call *calls.Call) (*consensusv1.An
 		return nil, err
 	}
 	answer, err := s.caller.Do(ctx, call)
-	if err != nil && settled(err) {
+	switch {
+	case err == nil:
+		r.follow(ctx, answer.GetLeaseEpoch())
+	case settled(err):
 		r.resume() //nolint:contextcheck // as above
 	}
 	return answer, err
+}
+
+// follow comes after a revoke that was carried out under an epoch, or an earlier one. If the owner was stopped under another, the lease has
+// moved, and its owner of then may not know yet that it is gone: it is stopped too, before the client hears of its revoke. What is told to it
+// as a revoke that came to nothing ends the stop as soon as its table has come so far. Within the removal time it comes to that by itself.
+func (r *revoking) follow(ctx context.Context, epoch uint64) {
+	ctx, cancel := context.WithTimeout(ctx, r.service.removal)
+	defer cancel()
+	for r.epoch < epoch && ctx.Err() == nil {
+		if r.stop(ctx) != nil {
+			return // it does not know the lease
+		}
+		r.resume() //nolint:contextcheck // streams to instances are shared and outlive this call
+		if r.epoch < epoch {
+			select {
+			case <-time.After(askAgain):
+			case <-ctx.Done():
+			}
+		}
+	}
 }
 
 // settled tells whether a revoke that failed so did not happen and is not under way: it was refused, or found nothing. An error that
@@ -80,8 +106,10 @@ func (r *revoking) stop(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, r.service.removal)
 	defer cancel()
 	for {
+		epoch := r.service.topology.Table().View.GetEpoch()
 		to, err := r.service.instances.owner(r.lease)
 		if errors.Is(err, errNoInstance) {
+			r.epoch = max(r.epoch, epoch)
 			return nil
 		}
 		switch r.stopAt(bounded, to) {
@@ -100,6 +128,7 @@ func (r *revoking) stop(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return status.FromContextError(err).Err()
 		}
+		r.epoch = max(r.epoch, epoch) // under which nobody acknowledges any more
 		r.service.log.Warn("lease owner not reached, revoking after the removal time", "lease", r.lease, "owner", to.name)
 		return nil
 	}
@@ -122,6 +151,9 @@ func (r *revoking) stopAt(ctx context.Context, to instance) leasev1.Outcome {
 	}
 	select {
 	case answer := <-answered:
+		if answer.GetOutcome() == leasev1.Outcome_OUTCOME_DONE {
+			r.epoch = cmp.Or(max(r.epoch, answer.GetEpoch()), math.MaxUint64) // one of an older version tells none
+		}
 		if answer.GetOutcome() == leasev1.Outcome_OUTCOME_NOT_OWNER {
 			r.service.topology.Viewed(answer.GetView())
 		}

@@ -565,7 +565,9 @@ type Answer struct {
 	// With not_proposed: the leader this node knows of, 0 if none.
 	Leader uint64 `protobuf:"varint,6,opt,name=leader,proto3" json:"leader,omitempty"`
 	// Revision in the response's header; 0 on error.
-	Revision      int64 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
+	// To a revoke of a lease that was carried out: an epoch of the lease view that is at least the one under which it was.
+	LeaseEpoch    uint64 `protobuf:"varint,8,opt,name=lease_epoch,json=leaseEpoch,proto3" json:"lease_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -645,6 +647,13 @@ func (x *Answer) GetLeader() uint64 {
 func (x *Answer) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
+	}
+	return 0
+}
+
+func (x *Answer) GetLeaseEpoch() uint64 {
+	if x != nil {
+		return x.LeaseEpoch
 	}
 	return 0
 }
@@ -2169,7 +2178,7 @@ const file_holdfast_consensus_v1_consensus_proto_rawDesc = "" +
 	"\vAnswerBatch\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1c.holdfast.consensus.v1.HelloR\x05hello\x12\x14\n" +
 	"\x05taken\x18\x02 \x01(\x04R\x05taken\x127\n" +
-	"\aanswers\x18\x03 \x03(\v2\x1d.holdfast.consensus.v1.AnswerR\aanswers\"\xb9\x01\n" +
+	"\aanswers\x18\x03 \x03(\v2\x1d.holdfast.consensus.v1.AnswerR\aanswers\"\xda\x01\n" +
 	"\x06Answer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1a\n" +
 	"\bresponse\x18\x02 \x01(\fR\bresponse\x12\x12\n" +
@@ -2177,7 +2186,9 @@ const file_holdfast_consensus_v1_consensus_proto_rawDesc = "" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12!\n" +
 	"\fnot_proposed\x18\x05 \x01(\bR\vnotProposed\x12\x16\n" +
 	"\x06leader\x18\x06 \x01(\x04R\x06leader\x12\x1a\n" +
-	"\brevision\x18\a \x01(\x03R\brevision\"\\\n" +
+	"\brevision\x18\a \x01(\x03R\brevision\x12\x1f\n" +
+	"\vlease_epoch\x18\b \x01(\x04R\n" +
+	"leaseEpoch\"\\\n" +
 	"\n" +
 	"StreamCall\x12\x1d\n" +
 	"\n" +

@@ -322,6 +322,11 @@ func (m *Answer) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.LeaseEpoch != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.LeaseEpoch))
+		i--
+		dAtA[i] = 0x40
+	}
 	if m.Revision != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Revision))
 		i--
@@ -1925,6 +1930,9 @@ func (m *Answer) SizeVT() (n int) {
 	if m.Revision != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Revision))
 	}
+	if m.LeaseEpoch != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.LeaseEpoch))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -3375,6 +3383,25 @@ func (m *Answer) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Revision |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 8:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LeaseEpoch", wireType)
+			}
+			m.LeaseEpoch = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.LeaseEpoch |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

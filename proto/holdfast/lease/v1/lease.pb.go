@@ -387,7 +387,9 @@ type KeepAliveAnswer struct {
 	// With OUTCOME_NOT_OWNER: the view that says so.
 	View *v1.View `protobuf:"bytes,4,opt,name=view,proto3" json:"view,omitempty"`
 	// Head revision that the instance knows, for the response header.
-	Revision      int64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	// With OUTCOME_DONE to a stop: the epoch under which it holds. A lease that is revoked under a later one may have another owner.
+	Epoch         uint64 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -453,6 +455,13 @@ func (x *KeepAliveAnswer) GetView() *v1.View {
 func (x *KeepAliveAnswer) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
+	}
+	return 0
+}
+
+func (x *KeepAliveAnswer) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
 	}
 	return 0
 }
@@ -733,13 +742,14 @@ const file_holdfast_lease_v1_lease_proto_rawDesc = "" +
 	"\x06ticket\x18\x05 \x01(\x04R\x06ticket\"f\n" +
 	"\x10KeepAliveAnswers\x12\x14\n" +
 	"\x05taken\x18\x01 \x01(\x04R\x05taken\x12<\n" +
-	"\aanswers\x18\x02 \x03(\v2\".holdfast.lease.v1.KeepAliveAnswerR\aanswers\"\xb4\x01\n" +
+	"\aanswers\x18\x02 \x03(\v2\".holdfast.lease.v1.KeepAliveAnswerR\aanswers\"\xca\x01\n" +
 	"\x0fKeepAliveAnswer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x124\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2\x1a.holdfast.lease.v1.OutcomeR\aoutcome\x12\x13\n" +
 	"\x05ttl_s\x18\x03 \x01(\x03R\x04ttlS\x12*\n" +
 	"\x04view\x18\x04 \x01(\v2\x16.holdfast.feed.v1.ViewR\x04view\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x03R\brevision\"*\n" +
+	"\brevision\x18\x05 \x01(\x03R\brevision\x12\x14\n" +
+	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\"*\n" +
 	"\x10RemainingRequest\x12\x16\n" +
 	"\x06leases\x18\x01 \x03(\x03R\x06leases\"O\n" +
 	"\x11RemainingResponse\x12:\n" +
