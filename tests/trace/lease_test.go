@@ -37,12 +37,15 @@ func TestLeases(t *testing.T) {
 			_, err = s.kv.Put(bounded(t), &pb.PutRequest{Key: []byte(key), Lease: granted.ID})
 			require.NoError(t, err)
 
-			stream, err := leases.LeaseKeepAlive(traced(bounded(t), keepAliveTrace, "01"))
-			require.NoError(t, err)
-			require.NoError(t, stream.Send(&pb.LeaseKeepAliveRequest{ID: granted.ID}))
-			_, err = stream.Recv()
-			require.NoError(t, err)
+			for _, call := range []struct{ trace, flags string }{{unsampledTrace, "00"}, {keepAliveTrace, "01"}} {
+				stream, err := leases.LeaseKeepAlive(traced(bounded(t), call.trace, call.flags))
+				require.NoError(t, err)
+				require.NoError(t, stream.Send(&pb.LeaseKeepAliveRequest{ID: granted.ID}))
+				_, err = stream.Recv()
+				require.NoError(t, err)
+			}
 			collector.until(bounded(t), t, keepAliveTrace, lacksKeepAlive)
+			require.Empty(t, collector.of(unsampledTrace), "the client decided not to sample")
 
 			other, err := leases.LeaseGrant(bounded(t), &pb.LeaseGrantRequest{TTL: 60})
 			require.NoError(t, err)

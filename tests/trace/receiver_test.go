@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
@@ -142,33 +141,6 @@ func (r *receiver) until(ctx context.Context, t *testing.T, trace string, missin
 		case <-changed:
 		case <-ctx.Done():
 			t.Fatalf("%s; the spans of the trace are\n%s", lacks, show(spans))
-		}
-	}
-}
-
-// begun waits for a trace that begins with a span of the name, has all that missing asks for, and a span of the other name as well.
-func (r *receiver) begun(ctx context.Context, t *testing.T, name string, missing func([]span) string, other string) {
-	t.Helper()
-	for {
-		r.mu.Lock()
-		changed, all := r.changed, slices.Clone(r.spans)
-		r.mu.Unlock()
-		lacks := "no trace begins with " + name
-		for _, s := range all {
-			if s.name != name || strings.Trim(s.up, "0") != "" {
-				continue
-			}
-			spans := r.of(s.trace)
-			lacks = missing(spans)
-			if lacks == "" && slices.ContainsFunc(spans, func(s span) bool { return s.name == other }) {
-				t.Logf("\n%s", show(spans))
-				return
-			}
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			t.Fatalf("%s, or no %s; all spans are\n%s", lacks, other, show(all))
 		}
 	}
 }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc/metadata"
 
@@ -106,75 +105,6 @@ func TestOneTrace(t *testing.T) {
 			require.Empty(t, collector.of(unsampledTrace), "the client decided not to sample")
 			t.Logf("\n%s", show(spans))
 		})
-	}
-}
-
-// A keepalive, and a lease that expires under a watched key, are one trace each: the first as its client says, the second begun by
-// the lease-service.
-func TestLeaseTraces(t *testing.T) {
-	for _, runtime := range framework.Runtimes() {
-		if runtime.Oracle {
-			continue
-		}
-		t.Run(runtime.Name, func(t *testing.T) {
-			collector := listen(t)
-			c := runtime.Start(t, framework.Options{OTLPEndpoint: collector.address})
-			s := watched(t, c)
-			ctx := bounded(t)
-			leases := pb.NewLeaseClient(c.Conn(t, c.Endpoints()[0]))
-			granted, err := leases.LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: 1})
-			require.NoError(t, err)
-			for _, flags := range []string{"00", "01"} {
-				trace := map[string]string{"00": unsampledTrace, "01": sampledTrace}[flags]
-				stream, err := leases.LeaseKeepAlive(traced(ctx, trace, flags))
-				require.NoError(t, err)
-				require.NoError(t, stream.Send(&pb.LeaseKeepAliveRequest{ID: granted.ID}))
-				answer, err := stream.Recv()
-				require.NoError(t, err)
-				require.Positive(t, answer.TTL)
-			}
-			spans := collector.until(ctx, t, sampledTrace, chain("proxy LeaseKeepAlive", "lease-service keepalive"))
-			require.True(t, slices.ContainsFunc(spans, func(s span) bool { return s.up == clientSpan && s.part() == "proxy" }))
-			require.Empty(t, collector.of(unsampledTrace), "the client decided not to sample")
-
-			_, err = s.kv.Put(traced(ctx, unsampledTrace, "00"), &pb.PutRequest{Key: []byte(key), Lease: granted.ID})
-			require.NoError(t, err)
-			s.deleted(t)
-			collector.begun(ctx, t, "expire leases", chain("lease-service expire leases", "consensus-node holdfast.consensus/expire",
-				"consensus-node publish", "watch-hub process"), "send etcdserverpb.Watch")
-		})
-	}
-}
-
-// deleted waits for the end of the key.
-func (s system) deleted(t *testing.T) {
-	t.Helper()
-	for {
-		r, err := s.watch.Recv()
-		require.NoError(t, err)
-		for _, event := range r.Events {
-			if event.Type == mvccpb.DELETE {
-				return
-			}
-		}
-	}
-}
-
-// chain says which of these spans, each the child of the one before, is missing. Each is named by its part and a part of its name.
-func chain(want ...string) func(spans []span) string {
-	return func(spans []span) string {
-		up := ""
-		for i, step := range want {
-			part, name, _ := strings.Cut(step, " ")
-			at := slices.IndexFunc(spans, func(s span) bool {
-				return s.part() == part && strings.Contains(s.name, name) && (i == 0 || s.up == up)
-			})
-			if at < 0 {
-				return "no span " + step + " in its place"
-			}
-			up = spans[at].id
-		}
-		return ""
 	}
 }
 
