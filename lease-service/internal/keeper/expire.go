@@ -18,10 +18,10 @@ const (
 	// decisionMax bounds the leases of one call. Where many run out at once there is one call after the other, each of so many leases
 	// as the consensus tier takes within callMost, and none sooner than after a rest as long as the one before took: the writes of clients
 	// come in between, and those that still wait may be renewed.
-	decisionMax   = 1024
-	decisionLeast = 256
-	callLeast     = 10 * time.Millisecond
-	callMost      = 20 * time.Millisecond
+	decisionMax   = 512
+	decisionLeast = 128
+	callLeast     = 5 * time.Millisecond
+	callMost      = 10 * time.Millisecond
 	// restMost bounds the rest after a call.
 	restMost = 100 * time.Millisecond
 	// proposeTimeout bounds one call that proposes something. Past it the outcome is unknown and the call is made again.
