@@ -49,7 +49,7 @@ func leaseRows() []row {
 		},
 		{
 			name: "lease-memory", clients: 1000, connections: 20, load: idleLeasesOf, steps: untilDone,
-			about: "grants of 200,000 leases that stay: bytes_each is by how much the processes grew for each of them",
+			about: "grants of 200,000 leases that stay: bytes_each is by how much the processes grew for each of them, when they are at rest again",
 		},
 		{
 			name: "lease-expiry", clients: 20, connections: 20, prepare: ending.grant, load: patientPuts, steps: ending.steps,
@@ -177,8 +177,12 @@ func idleLeasesOf(ctx context.Context, t *target, clients int, m *meter) error {
 // errAllDone ends a load that has no more to do, and the steps that wait for that.
 var errAllDone = errors.New("all is done")
 
-// untilDone measures until the load has no more to do.
+// untilDone measures until the load has no more to do, and by how much the processes have grown then.
 func untilDone(ctx context.Context, st *stage) error {
+	before, err := st.held("")
+	if err != nil {
+		return err
+	}
 	if err := st.open(); err != nil {
 		return err
 	}
@@ -186,9 +190,9 @@ func untilDone(ctx context.Context, st *stage) error {
 	if err := st.shut(); err != nil {
 		return err
 	}
-	grew := st.spans[0].after.servers.peakBytes - st.spans[0].before.servers.peakBytes
-	st.bytesEach = float64(grew) / idleLeases
-	return nil
+	after, err := st.heldAtRest(context.WithoutCancel(ctx))
+	st.bytesEach = float64(after.residentBytes-before.residentBytes) / idleLeases
+	return err
 }
 
 // grantMany grants leases of the ids 1 to count; ttl is asked for each when it is its turn.

@@ -74,6 +74,17 @@ func (st *stage) shut() error {
 	return err
 }
 
+// restTime is how long processes are left alone before it counts what they hold: garbage of the work before is not what the data takes.
+const restTime = 10 * time.Second
+
+// heldAtRest is what all processes hold a while after the last call.
+func (st *stage) heldAtRest(ctx context.Context) (usage, error) {
+	if err := pause(ctx, restTime); err != nil {
+		return usage{}, err
+	}
+	return st.held("")
+}
+
 // once is the steps of most rows: the measured time follows the warm-up.
 func once(ctx context.Context, st *stage) error {
 	if st.meter.started != nil {

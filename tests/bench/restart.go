@@ -36,7 +36,7 @@ func restart(ctx context.Context, st *stage) error {
 	if others := st.nodes.but(leader); len(others) > 0 {
 		name = others[0]
 	}
-	held, err := st.held("")
+	held, err := st.heldAtRest(ctx)
 	if err != nil {
 		return err
 	}
