@@ -33,6 +33,8 @@
 // time between two acknowledged writes around any kill of the run) and gap_median_ms (the median of the kills' longest), for rows with an
 // operator's work quiet_p99_ms and x_quiet (how many times that the p99 became), for memory-million loaded_mb (what all processes hold
 // with the data), start_ms and started_mb (the peak of the node that was started), and
+// commit_p99_ms (the p99 of those operations during which a node's bbolt file was written, seen by its time of change), endpoint_p50_ms and
+// endpoint_p99_ms (by endpoint, where clients stay with one), and
 // what helps to judge it: server_cpu and load_cpu are the share of one processor that the system and the load took. Where
 // load_cpu is near 1 the load was the limit, and the line and the table say so: then ops_per_s and the latencies say little
 // about the system, while cpu_us_per_op still counts. others_cpu is the share of the servers' processor that other programs

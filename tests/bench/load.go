@@ -30,7 +30,7 @@ func closedLoop(newCall func(conn *grpc.ClientConn, random *rand.Rand) call) loa
 					if err := do(calling); err != nil {
 						return err
 					}
-					m.record(time.Since(began))
+					m.recordAt(t.endpoint(client), time.Since(began))
 				}
 				return nil
 			})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -24,6 +25,7 @@ type stage struct {
 	away      string // the follower that no client uses; empty where the row has none
 	installed func(name string) int
 	profiles  map[string]string // the address of each process whose profiles are wanted
+	databases []string          // the files of the nodes' states
 	title     string            // of this run, for file names
 	sample    func() (sample, error)
 	spans     []span
@@ -137,7 +139,7 @@ func measure(ctx context.Context, s settings, r row, name string, n int, stderr 
 	}
 	st := &stage{
 		settings: s, meter: &meter{}, nodes: sys.nodes(), away: away, installed: sys.installs.of, owner: sys.owner,
-		profiles: sys.profiles, title: fmt.Sprintf("%s-%s-%d", r.name, name, n),
+		profiles: sys.profiles, databases: sys.databases(), title: fmt.Sprintf("%s-%s-%d", r.name, name, n),
 		sample: func() (sample, error) { return takeSample(s, sys) },
 		target: target, held: sys.held, admin: func(name string) *grpc.ClientConn { return sys.admins[name] },
 	}
@@ -164,6 +166,9 @@ func measure(ctx context.Context, s settings, r row, name string, n int, stderr 
 // run puts the row's load on the system until the row's steps are done.
 func (st *stage) run(ctx context.Context, r row, target *target) error {
 	loading, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { watchCommits(loading, st.databases, st.meter) })
+	defer watching.Wait()
 	defer cancel(nil)
 	done := make(chan error, 1)
 	go func() {
@@ -237,11 +242,17 @@ func figures(m *meter, spans []span) (result, error) {
 	if ops == 0 {
 		return result{}, fmt.Errorf("nothing completed in %.1f s", seconds)
 	}
-	return result{
+	r := result{
 		OpsPerS: ops / seconds, P50Ms: milliseconds(m.latencies.quantile(0.5)), P99Ms: milliseconds(m.latencies.quantile(0.99)),
 		CPUUsPerOp: servers * 1e6 / ops, RSSMB: peak / 1e6, ServerCPU: servers / seconds, LoadCPU: load / seconds,
 		OthersCPU: max(0, busy-servers) / seconds, Seconds: seconds,
-	}, nil
+		CommitP99Ms: milliseconds(m.inCommits.quantile(0.99)),
+	}
+	for _, h := range m.atEndpoint {
+		r.EndpointP50Ms = append(r.EndpointP50Ms, milliseconds(h.quantile(0.5)))
+		r.EndpointP99Ms = append(r.EndpointP99Ms, milliseconds(h.quantile(0.99)))
+	}
+	return r, nil
 }
 
 // gapFigures are the longest gap and the median one; 0 if there was none.

@@ -14,17 +14,53 @@ type meter struct {
 	done      uint64        // completed, also while it is not open
 	started   chan struct{} // closed when the load has made what it needs; nil: it needs nothing
 	latencies histogram
-	last      error // of a call after which the load goes on
-	gaps      gaps  // of a load that tells when its writes are acknowledged
+	// inCommits are the operations during which a node's database was written.
+	inCommits  histogram
+	lastCommit time.Time
+	// atEndpoint are the operations of each endpoint, in their order, where the load tells.
+	atEndpoint []histogram
+	last       error // of a call after which the load goes on
+	gaps       gaps  // of a load that tells when its writes are acknowledged
 }
 
-// record takes one completed operation. It may be called by all clients at the same time.
+// record takes one operation that has just completed. It may be called by all clients at the same time.
 func (m *meter) record(took time.Duration) {
+	now := time.Now()
 	m.mu.Lock()
-	m.done++
-	if m.open {
-		m.latencies.add(took)
+	defer m.mu.Unlock()
+	m.add(now, took)
+}
+
+// recordAt is record with the number of the endpoint that was asked.
+func (m *meter) recordAt(endpoint int, took time.Duration) {
+	now := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.add(now, took)
+	if !m.open {
+		return
 	}
+	for len(m.atEndpoint) <= endpoint {
+		m.atEndpoint = append(m.atEndpoint, histogram{})
+	}
+	m.atEndpoint[endpoint].add(took)
+}
+
+func (m *meter) add(now time.Time, took time.Duration) {
+	m.done++
+	if !m.open {
+		return
+	}
+	m.latencies.add(took)
+	if !m.lastCommit.Before(now.Add(-took)) {
+		m.inCommits.add(took)
+	}
+}
+
+// committed takes the moment at which a node's database was seen to have been written.
+func (m *meter) committed(at time.Time) {
+	m.mu.Lock()
+	m.lastCommit = at
 	m.mu.Unlock()
 }
 
@@ -51,7 +87,7 @@ func (m *meter) forget(q float64) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	was := m.latencies.quantile(q)
-	m.latencies = histogram{}
+	m.latencies, m.inCommits, m.atEndpoint = histogram{}, histogram{}, nil
 	return was
 }
 

@@ -9,14 +9,19 @@ import (
 
 // result is one measurement and one line of the results file.
 type result struct {
-	Row        string  `json:"row"`
-	System     string  `json:"system"`
-	Run        int     `json:"run"` // from 1
-	OpsPerS    float64 `json:"ops_per_s"`
-	P50Ms      float64 `json:"p50_ms"`
-	P99Ms      float64 `json:"p99_ms"`
-	CPUUsPerOp float64 `json:"cpu_us_per_op"` // all processes of the system
-	RSSMB      float64 `json:"rss_mb"`        // the sum of their peaks
+	Row     string  `json:"row"`
+	System  string  `json:"system"`
+	Run     int     `json:"run"` // from 1
+	OpsPerS float64 `json:"ops_per_s"`
+	P50Ms   float64 `json:"p50_ms"`
+	P99Ms   float64 `json:"p99_ms"`
+	// CommitP99Ms is the p99 of the operations during which a node's database was written.
+	CommitP99Ms float64 `json:"commit_p99_ms,omitempty"`
+	// EndpointP50Ms and EndpointP99Ms are the p50 and p99 at each endpoint, where the load tells.
+	EndpointP50Ms []float64 `json:"endpoint_p50_ms,omitempty"`
+	EndpointP99Ms []float64 `json:"endpoint_p99_ms,omitempty"`
+	CPUUsPerOp    float64   `json:"cpu_us_per_op"` // all processes of the system
+	RSSMB         float64   `json:"rss_mb"`        // the sum of their peaks
 	// ServerCPU and LoadCPU are the share of one processor that the system and the load took.
 	ServerCPU float64 `json:"server_cpu"`
 	LoadCPU   float64 `json:"load_cpu"`

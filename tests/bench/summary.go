@@ -59,6 +59,7 @@ func columns(results []result) []column {
 		{"ops/s", "%.0f", func(r result) float64 { return r.OpsPerS }, false},
 		{"p50 ms", "%.2f", func(r result) float64 { return r.P50Ms }, false},
 		{"p99 ms", "%.2f", func(r result) float64 { return r.P99Ms }, false},
+		{"commit_p99_ms", "%.2f", func(r result) float64 { return r.CommitP99Ms }, true},
 		{"rss MB", "%.0f", func(r result) float64 { return r.RSSMB }, false},
 		{"nodes us/op", "%.1f", func(r result) float64 { return r.NodesUsPerOp }, true},
 		{"gap_ms", "%.0f", func(r result) float64 { return r.GapMs }, true},

@@ -64,6 +64,9 @@ func connect(ctx context.Context, endpoints []string, connections int) (*target,
 // conn is the connection of the client with that number.
 func (t *target) conn(client int) *grpc.ClientConn { return t.conns[client%len(t.conns)] }
 
+// endpoint is the number of the endpoint of that client.
+func (t *target) endpoint(client int) int { return client % len(t.conns) % len(t.endpoints) }
+
 func (t *target) close() error {
 	var errs []error
 	for _, conn := range t.conns {
