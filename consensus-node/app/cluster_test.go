@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/holdfastdb/holdfast/consensus-node/internal/store"
 	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
 	"github.com/holdfastdb/holdfast/services/direct"
 	"github.com/holdfastdb/holdfast/services/grpcserver"
@@ -131,6 +133,32 @@ func leaderOf(t *testing.T, members []*member3) *member3 {
 		return leader != nil
 	}, 20*time.Second, 5*time.Millisecond)
 	return leader
+}
+
+// No two members commit to their databases at the same time, also after one has gone.
+func TestMembersCommitInTurns(t *testing.T) {
+	t.Parallel()
+	members := newCluster(t)
+	turns := func(members []*member3) func() bool {
+		return func() bool {
+			seen := map[time.Duration]bool{}
+			for i := range members {
+				seen[store.DefaultCommitInterval/time.Duration(len(members))*time.Duration(i)] = true
+			}
+			for _, m := range members {
+				delete(seen, m.node.disk.store.Turn())
+			}
+			return len(seen) == 0
+		}
+	}
+	require.Eventually(t, turns(members), 20*time.Second, 5*time.Millisecond)
+	leader := leaderOf(t, members)
+	gone := slices.IndexFunc(members, func(m *member3) bool { return m != leader })
+	away := members[gone]
+	require.NoError(t, away.stop())
+	rest := slices.Delete(slices.Clone(members), gone, gone+1)
+	change[pb.MemberRemoveResponse](t, rest, call(t, consensusv1.Method_METHOD_MEMBER_REMOVE, &pb.MemberRemoveRequest{ID: away.node.memberID}))
+	require.Eventually(t, turns(rest), 20*time.Second, 5*time.Millisecond)
 }
 
 // put writes through whoever leads, and sends again what was surely not proposed.

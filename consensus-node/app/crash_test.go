@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -87,7 +88,7 @@ func newVictim(t *testing.T, rng *rand.Rand) *victim {
 	t.Helper()
 	v := &victim{t: t, rng: rng, cfg: crashConfig(t, t.TempDir()), fs: faultfs.New(rng.Uint64()), seen: history{}}
 	v.cfg.logFS = v.fs
-	v.cfg.tuneStore = func(o *store.Options) { o.CommitInterval, o.CommitOps, o.CommitBytes = time.Hour, 1<<40, 1<<40 }
+	v.cfg.tuneStore = func(o *store.Options) { o.CommitInterval, o.CommitOps, o.CommitBytes = math.MaxInt64, 1<<40, 1<<40 }
 	v.node = runNode(t, v.cfg)
 	require.Eventually(t, v.node.Listed, 20*time.Second, 5*time.Millisecond)
 	v.database = v.readDatabase()

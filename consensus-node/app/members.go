@@ -78,7 +78,10 @@ func (n *Node) followMembers() error {
 		members = n.disk.first
 	}
 	peers := map[uint64][]string{}
-	for _, m := range members {
+	for i, m := range members {
+		if m.ID == n.memberID {
+			n.disk.store.SetTurn(i, len(members)) // a quorum never waits for commits of all
+		}
 		peers[m.ID] = m.PeerURLs
 	}
 	n.hints.complete(peers, list)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -31,7 +32,7 @@ var _ database = (*onDisk)(nil)
 func (d *onDisk) path() string { return filepath.Join(d.dir, "db") }
 
 // never is longer than any run: commits happen on request alone.
-const never = time.Hour
+const never = time.Duration(math.MaxInt64)
 
 // open does what the program does before and when it opens its database.
 func (d *onDisk) open(mark uint64) error {

@@ -72,8 +72,28 @@ func (s *Store) due() (wait time.Duration, end bool) {
 	case s.closing, s.urgent > s.done, s.full(g):
 		return 0, false
 	}
-	return time.Until(g.since.Add(s.opts.CommitInterval)), false
+	return time.Until(s.slot(g.since)), false
 }
+
+// slot is the next moment after one at which a commit by time begins.
+func (s *Store) slot(after time.Time) time.Time {
+	interval := int64(s.opts.CommitInterval)
+	past := (after.UnixNano() - s.turn.Load()) % interval
+	if past < 0 { // a clock that has just begun
+		past += interval
+	}
+	return after.Add(time.Duration(interval - past))
+}
+
+// SetTurn says that this is the store with that number, from 0, of so many that take the same changes at the same time. As far as their
+// clocks agree their commits then begin as far apart as CommitInterval allows, and most of them are free at any time. May be called at
+// any time.
+func (s *Store) SetTurn(number, of int) {
+	s.turn.Store(int64(s.opts.CommitInterval) / int64(max(of, 1)) * int64(number))
+}
+
+// Turn is by how much commits begin later than the multiples of CommitInterval.
+func (s *Store) Turn() time.Duration { return time.Duration(s.turn.Load()) }
 
 // full says whether a generation is worth a commit by its size alone.
 func (s *Store) full(g *generation) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -47,9 +48,12 @@ func newRand(t *testing.T) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, seed))
 }
 
+// never is an interval after which no commit begins.
+const never = time.Duration(math.MaxInt64)
+
 // testOptions has a small map and commits only when told to.
 func testOptions() Options {
-	return Options{MapBytes: 256 << 20, CommitInterval: time.Hour, LockTimeout: 60 * time.Millisecond}
+	return Options{MapBytes: 256 << 20, CommitInterval: never, LockTimeout: 60 * time.Millisecond}
 }
 
 func open(tb testing.TB, path string, opts Options) *Store {

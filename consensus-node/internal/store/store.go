@@ -21,6 +21,7 @@ type Store struct {
 	view       atomic.Pointer[view] // nil once closed
 	generation atomic.Uint64
 	durable    atomic.Uint64
+	turn       atomic.Int64 // see Turn
 	bytes      atomic.Int64 // uncommitted
 	size       atomic.Int64
 	sizeInUse  atomic.Int64

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -81,6 +82,49 @@ func TestCommitsByIntervalOpsAndBytes(t *testing.T) {
 		require.NoError(t, s.Apply(one(2, 1000)))
 		waitDurable(t, s, 2)
 	})
+}
+
+// Stores that take the same changes at the same time commit them one after the other, as far apart as can be.
+func TestCommitsInTurns(t *testing.T) {
+	const stores, interval = 3, 300 * time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		began := make([]chan time.Time, stores)
+		for i := range began {
+			opts := testOptions()
+			opts.CommitInterval = interval
+			s := open(t, filepath.Join(t.TempDir(), "db"), opts)
+			s.SetTurn(i, stores)
+			began[i] = make(chan time.Time, 2)
+			s.opts.OnDurable = func(uint64) { began[i] <- time.Now() }
+			defer func() { require.NoError(t, s.Close(t.Context())) }()
+			for index := range uint64(2) {
+				require.NoError(t, s.Apply(Batch{Index: index + 1, Term: 1}))
+				synctest.Wait()
+				at := <-began[i]
+				require.Zero(t, at.Add(-time.Duration(i)*interval/stores).UnixNano()%int64(interval), "store %d at %s", i, at)
+			}
+		}
+	})
+}
+
+func TestTurns(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "db"), testOptions())
+	s.opts.CommitInterval = time.Second
+	for _, of := range []int{1, 3, 5, 1000} {
+		seen := map[time.Duration]bool{}
+		for number := range of {
+			s.SetTurn(number, of)
+			require.GreaterOrEqual(t, s.Turn(), time.Duration(0))
+			require.Less(t, s.Turn(), time.Second)
+			seen[s.Turn()] = true
+			for _, ns := range []int64{0, 1, 999_999_999, 1_000_000_000, 1_796_000_000_123_456_789} {
+				wait := s.slot(time.Unix(0, ns)).Sub(time.Unix(0, ns))
+				require.Greater(t, wait, time.Duration(0))
+				require.LessOrEqual(t, wait, time.Second, "a change waits an interval at most")
+			}
+		}
+		require.Len(t, seen, of)
+	}
 }
 
 func TestFailedCommitEndsTheStore(t *testing.T) {
