@@ -93,6 +93,7 @@ func NewConfig() *Config {
 		AdvertiseClientURLs: config.NewURLs(config.Advertise, defaultClientURL),
 		InitialState:        config.NewChoice("new", "existing"),
 		Consistency:         newConsistency(),
+		FeedBufferBytes:     defaultFeedBuffer,
 		ListenAdminURLs:     config.NewURLs(config.Listen),
 		ListenMetricsURLs:   config.NewURLs(config.Listen),
 		Space:               newSpaceConfig(),
@@ -127,7 +128,7 @@ func (c *Config) DeclareMember(set *config.Set) {
 	})
 	c.Space.declare(set)
 	set.Group("Feed", func(f *pflag.FlagSet) {
-		f.UintVar(&c.FeedBufferBytes, "feed-buffer-bytes", defaultFeedBuffer, "newest changes kept in memory for watch-hubs")
+		f.UintVar(&c.FeedBufferBytes, "feed-buffer-bytes", c.FeedBufferBytes, "newest changes kept in memory for watch-hubs")
 	})
 	c.Consistency.declare(set)
 }

@@ -26,12 +26,18 @@ type settings struct {
 	metrics       *config.Choice
 }
 
+// feedBuffer is a quarter of what a node of the split system keeps by default: the watch-hub of the same process misses nothing while a
+// network is away, and what is kept makes each collection of garbage longer, for which puts wait. Watches that are further behind read the
+// database.
+const feedBuffer = 8 << 20
+
 // declare makes the flags.
 func declare(set *config.Set) *settings {
 	s := &settings{
 		node: consensus.NewConfig(), proxy: proxy.NewConfig(), lease: lease.NewConfig(),
 		listenMetrics: config.NewURLs(config.Listen), logLevel: config.NewLogLevel(), metrics: config.NewChoice("basic", "extensive"),
 	}
+	s.node.FeedBufferBytes = feedBuffer
 	s.node.DeclareMember(set)
 	s.proxy.DeclareClients(set)
 	set.Group("Leases", s.lease.DeclareClock)
