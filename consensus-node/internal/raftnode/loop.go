@@ -41,6 +41,8 @@ func (n *Node) runLoop() (err error) {
 			n.stepSnapshot(s)
 		case id := <-n.lost:
 			n.raw.ReportUnreachable(id)
+		case id := <-n.gone:
+			n.noteGone(id)
 		case <-n.reads.wake:
 			n.startRound()
 		case <-hold.C:
@@ -116,6 +118,7 @@ func (n *Node) tick() {
 	if !n.storageBusy() { // else heartbeats would pile up behind a disk that hangs; the others will elect
 		n.raw.Tick()
 		n.countHeartbeat()
+		n.succeed()
 	}
 	n.release()
 	n.tickReads()
@@ -143,6 +146,7 @@ func (n *Node) stepPeer(m *raftpb.Message) {
 		return
 	}
 	n.noteEager(m)
+	n.heard(m)
 	if m.GetType() == raftpb.MsgHeartbeat { // noted later than it arrived, and so later than what it confirms began
 		n.loop.obeyed.helped(m.GetTerm(), n.cfg.Now())
 	}
@@ -184,6 +188,9 @@ func (n *Node) noteReady(rd *raft.Ready) {
 	n.acceptSnapshot(rd.Snapshot)
 	if rd.SoftState != nil {
 		n.noteLead()
+		if lead := rd.SoftState.Lead; lead != 0 && lead != l.leader {
+			l.succession = succession{}
+		}
 		l.leader, l.state = rd.SoftState.Lead, rd.SoftState.RaftState
 		if l.state != raft.StateLeader {
 			n.endSends()

@@ -27,6 +27,7 @@ type Node struct {
 	local     chan []*raftpb.Message
 	control   chan func() // run by the loop; never refused, so that the storage goroutines may wait on it
 	lost      chan uint64 // members that the transport could not reach
+	gone      chan uint64 // members whose address refuses the transport
 	received  chan *receivedSnapshot
 	appendQ   chan appendWork
 	applyQ    chan applyWork
@@ -72,6 +73,7 @@ type loopState struct {
 	outbox               []*raftpb.Message
 	obeyed               obeyed
 	held                 held
+	succession           succession
 	others               int       // members beside this one
 	heartbeat            time.Time // when this node, as leader, sent its last ones
 }
@@ -92,6 +94,7 @@ func New(cfg Config) (*Node, error) {
 		local:     make(chan []*raftpb.Message, 64),
 		control:   make(chan func()),
 		lost:      make(chan uint64, 64),
+		gone:      make(chan uint64, 64),
 		received:  make(chan *receivedSnapshot),
 		appendQ:   make(chan appendWork, workQueueMax),
 		applyQ:    make(chan applyWork, workQueueMax),

@@ -96,6 +96,11 @@ func (s *Stepper) ReportUnreachable(id uint64) error {
 	return s.input(func() { s.n.raw.ReportUnreachable(id) })
 }
 
+// ReportGone says that the process of member id is gone.
+func (s *Stepper) ReportGone(id uint64) error {
+	return s.input(func() { s.n.noteGone(id) })
+}
+
 // CanAnswer says whether responses of the storage wait for Answer.
 func (s *Stepper) CanAnswer() bool { return len(s.n.local) > 0 }
 

@@ -44,6 +44,7 @@ type machine struct {
 	stepper     *raftnode.Stepper
 	packer      *propose.Packer
 	unreachable []uint64
+	refused     []uint64 // by which members' addresses, as the transport says
 	receipts    []*receipt
 	outgoing    []*raftnode.Sending
 	packable    bool   // the packer may have something to do
@@ -166,7 +167,7 @@ func (m *machine) open() error {
 		return err
 	}
 	m.node.UseRaft(m.raft)
-	m.up, m.unreachable, m.receipts, m.outgoing, m.packable, m.work = true, nil, nil, nil, true, true
+	m.up, m.unreachable, m.refused, m.receipts, m.outgoing, m.packable, m.work = true, nil, nil, nil, nil, true, true
 	m.quiet, m.confirmed = w.now, false
 	m.stepper, err = raftnode.NewStepper(m.raft, w.faults.Queue)
 	return err

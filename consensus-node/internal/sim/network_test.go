@@ -62,6 +62,9 @@ func (n *network) send(from *machine, msg *raftpb.Message) {
 		if w.rng.IntN(4) == 0 {
 			from.unreachable = append(from.unreachable, to)
 		}
+		if w.rng.IntN(16) == 0 { // a rule of the network refuses what only this link carries
+			from.refused = append(from.refused, to)
+		}
 		return
 	}
 	copies := 1
@@ -119,6 +122,8 @@ func (n *network) drop(to uint64) {
 			n.answer(p.sending, to, errLost)
 		case from.up && n.w.rng.IntN(4) == 0:
 			from.unreachable = append(from.unreachable, to)
+		case from.up && n.w.rng.IntN(2) == 0:
+			from.refused = append(from.refused, to)
 		}
 	}
 }

@@ -15,7 +15,7 @@ const confirmAfter = tickMoments / 2
 // memberSteps are the steps that a process can take, each of which says whether there was anything to do.
 var memberSteps = [...]func(m *machine) (bool, error){
 	(*machine).stepDeliver, (*machine).stepTick, (*machine).stepAnswer, (*machine).stepAppend, (*machine).stepApply, (*machine).stepAsk,
-	(*machine).stepPack, (*machine).stepNode, (*machine).stepCommit, (*machine).stepImages, (*machine).stepReceipts, (*machine).stepLost,
+	(*machine).stepPack, (*machine).stepNode, (*machine).stepCommit, (*machine).stepImages, (*machine).stepReceipts, (*machine).stepLost, (*machine).stepRefused,
 	(*machine).stepConfirm, (*machine).stepPrepare,
 }
 
@@ -252,6 +252,15 @@ func (m *machine) stepLost() (bool, error) {
 	to := m.unreachable[0]
 	m.unreachable = m.unreachable[1:]
 	return true, m.stepper.ReportUnreachable(to)
+}
+
+func (m *machine) stepRefused() (bool, error) {
+	if len(m.refused) == 0 {
+		return false, nil
+	}
+	to := m.refused[0]
+	m.refused = m.refused[1:]
+	return true, m.stepper.ReportGone(to)
 }
 
 func (m *machine) stepConfirm() (bool, error) {

@@ -40,6 +40,8 @@ type Node interface {
 	Step(ctx context.Context, m *raftpb.Message) error
 	// ReportUnreachable says that a message to member id was lost. It does not wait.
 	ReportUnreachable(id uint64)
+	// ReportGone says that all addresses of member id refuse connections: nothing listens there. It does not wait.
+	ReportGone(id uint64)
 	// ReceiveSnapshot takes the image at path; after an error that is raftnode.ErrSnapshotRefused the file is still the transport's.
 	ReceiveSnapshot(ctx context.Context, m *raftpb.Message, path string) error
 	// Silence is raftnode.Node's.

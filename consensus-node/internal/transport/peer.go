@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -32,6 +33,7 @@ type peer struct {
 	cfg    *Config
 	counts peerMetrics
 
+	gone            func(id uint64) // is told that nothing listens where the member should be
 	urgent, appends *lane
 	cancel          context.CancelFunc
 	ended           chan struct{}
@@ -42,15 +44,16 @@ type peer struct {
 	moved   context.CancelFunc
 	active  time.Time // connected without a break since then; zero while it is not
 
+	refusals int    // sessions in a row that ended by one
 	reason   string // why it was unreachable last, as logged
 	reasonAt time.Time
 	told     bool      // the log says that it is unreachable
 	since    time.Time // when it was connected last
 }
 
-func newPeer(cfg *Config, id uint64, targets []target) *peer {
+func newPeer(cfg *Config, id uint64, targets []target, gone func(id uint64)) *peer {
 	return &peer{
-		id: id, cfg: cfg, counts: cfg.Metrics.peer(cfg.ID, id), targets: targets, ended: make(chan struct{}), told: true,
+		id: id, cfg: cfg, gone: gone, counts: cfg.Metrics.peer(cfg.ID, id), targets: targets, ended: make(chan struct{}), told: true,
 		urgent:  newLane(urgentCountMax, urgentBytesMax),
 		appends: newLane(appendCountMax, appendBytesMax),
 	}
@@ -104,15 +107,18 @@ func (p *peer) run(ctx context.Context) {
 // session connects to one address, checks who answers, and carries both lanes until something ends.
 func (p *peer) session(ctx context.Context) error {
 	to := p.nextTarget()
-	conn, err := p.cfg.dial(to)
+	var refused atomic.Bool
+	conn, err := p.cfg.dial(to, dialer(&refused))
 	if err != nil {
 		return err
 	}
 	defer conn.Close() //nolint:errcheck // nothing is left to do with it
 	client := peerv1.NewPeerClient(conn)
 	if err := p.identify(ctx, client, to); err != nil {
+		p.noteRefused(refused.Load())
 		return err
 	}
+	p.noteRefused(false)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	late := time.AfterFunc(identifyTimeout, func() { cancel(errors.New("the member does not answer the hello")) })
@@ -137,6 +143,17 @@ func (p *peer) session(ctx context.Context) error {
 	cancel(nil)
 	running.Wait()
 	return err
+}
+
+// noteRefused tells that the member is gone when each of its addresses has refused in turn.
+func (p *peer) noteRefused(refused bool) {
+	if !refused {
+		p.refusals = 0
+		return
+	}
+	if p.refusals++; p.refusals >= len(p.addresses()) {
+		p.gone(p.id)
+	}
 }
 
 // measure takes the time of a round trip now and then, on the connection that carries the messages.
@@ -238,12 +255,12 @@ func (p *peer) note(err error) {
 }
 
 // dial makes a connection that connects when it is first used.
-func (c *Config) dial(to target) (*grpc.ClientConn, error) {
+func (c *Config) dial(to target, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	opts, err := c.dialOptions(to)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient(to.dial, opts...)
+	conn, err := grpc.NewClient(to.dial, append(more, opts...)...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", to.url, err)
 	}

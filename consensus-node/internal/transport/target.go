@@ -1,10 +1,13 @@
 package transport
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -44,6 +47,15 @@ func parseTargets(urls []string) ([]target, error) {
 // receiveWindow bounds what a peer may send before it is read. It sends marks and answers alone, and with a fixed window gRPC spares the ping
 // by which it would find one.
 const receiveWindow = 1 << 20
+
+// dialer connects as gRPC does by itself, and notes whether it was refused: whoever is there, nothing listens.
+func dialer(refused *atomic.Bool) grpc.DialOption {
+	return grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+		refused.Store(errors.Is(err, syscall.ECONNREFUSED))
+		return conn, err
+	})
+}
 
 func (c *Config) dialOptions(to target) ([]grpc.DialOption, error) {
 	creds := c.Credentials

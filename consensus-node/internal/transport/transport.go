@@ -64,7 +64,7 @@ func (t *Transport) AddPeer(id uint64, urls []string) error {
 		}
 		return nil
 	}
-	p := newPeer(&t.cfg, id, targets)
+	p := newPeer(&t.cfg, id, targets, t.reportGone)
 	ctx, cancel := context.WithCancel(t.ctx)
 	p.cancel = cancel
 	t.peers[id] = p
@@ -101,6 +101,12 @@ func (t *Transport) Send(msgs []*raftpb.Message) {
 		if n := t.node.Load(); n != nil {
 			n.ReportUnreachable(m.GetTo())
 		}
+	}
+}
+
+func (t *Transport) reportGone(id uint64) {
+	if n := t.node.Load(); n != nil {
+		n.ReportGone(id)
 	}
 }
 

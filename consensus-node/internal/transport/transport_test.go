@@ -34,6 +34,7 @@ type fakeNode struct {
 	mu     sync.Mutex
 	got    []*raftpb.Message
 	lost   map[uint64]int
+	gone   map[uint64]int // reports
 	images [][]byte
 	paths  []string
 	silent time.Duration // in term 7
@@ -67,6 +68,21 @@ func (n *fakeNode) ReportUnreachable(id uint64) {
 		n.lost = map[uint64]int{}
 	}
 	n.lost[id]++
+}
+
+func (n *fakeNode) ReportGone(id uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.gone == nil {
+		n.gone = map[uint64]int{}
+	}
+	n.gone[id]++
+}
+
+func (n *fakeNode) said(id uint64) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.gone[id]
 }
 
 func (n *fakeNode) ReceiveSnapshot(_ context.Context, _ *raftpb.Message, path string) error {
