@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -63,6 +64,7 @@ func openDisk(cfg *Config, options store.Options, m *metrics) (*disk, error) {
 	if err != nil {
 		return nil, openError(cfg, "raft log", err)
 	}
+	debug.FreeOSMemory() // the log's segments, which were read whole, shall not add to the database's pages
 	if err := d.openStore(cfg, options); err != nil {
 		return nil, errors.Join(err, d.close())
 	}

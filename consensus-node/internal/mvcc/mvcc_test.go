@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -112,9 +113,15 @@ func TestLoaderRefuses(t *testing.T) {
 // bytes by which they are compared first are filled up.
 func TestLoaderOrders(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	keys := []string{"/common/", "/common/\x00", "/common/\x00\x00", "/common/a", "/common/a\x00"}
+	keys := []string{"/common/", "/common/a", "/common/a\x00"}
+	for n := range 100 {
+		keys = append(keys, "/common/"+strings.Repeat("\x00", n))
+	}
 	for len(keys) < 5000 {
 		key := []byte("/common/")
+		if rng.IntN(2) == 0 {
+			key = append(key, "another long begin/"[:rng.IntN(20)]...)
+		}
 		for range rng.IntN(14) {
 			key = append(key, byte(rng.IntN(3)))
 		}
