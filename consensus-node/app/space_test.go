@@ -220,7 +220,8 @@ func TestDefragmentCall(t *testing.T) {
 	require.Contains(t, refused.GetMessage(), "make room on it")
 }
 
-// What cannot be downgraded to is refused in etcd's words where etcd refuses it.
+// What cannot be downgraded to is refused in etcd's words where etcd refuses it. A target that the cluster version allows is valid, as in
+// etcd; to go there is refused.
 func TestDowngradeCall(t *testing.T) {
 	t.Parallel()
 	n := runNode(t, testConfig(t, t.TempDir()))
@@ -234,10 +235,15 @@ func TestDowngradeCall(t *testing.T) {
 			answer := c.one(consensusv1.Method_METHOD_DOWNGRADE, &pb.DowngradeRequest{Action: action, Version: version})
 			require.Equal(t, want.Error(), status.Error(codes.Code(answer.GetCode()), answer.GetMessage()).Error(), version)
 		}
-		for _, version := range []string{"3.6", "3.6.0", "3.6.4"} {
-			answer := c.one(consensusv1.Method_METHOD_DOWNGRADE, &pb.DowngradeRequest{Action: action, Version: version})
-			require.Equal(t, codes.Unimplemented, codes.Code(answer.GetCode()), version)
-		}
+	}
+	for _, version := range []string{"3.6", "3.6.0", "3.6.4"} {
+		valid := read[pb.DowngradeResponse](t, c.one(consensusv1.Method_METHOD_DOWNGRADE, &pb.DowngradeRequest{
+			Action: pb.DowngradeRequest_VALIDATE, Version: version,
+		}))
+		require.Equal(t, "3.7", valid.GetVersion(), version)
+		require.NotZero(t, valid.GetHeader().GetMemberId())
+		answer := c.one(consensusv1.Method_METHOD_DOWNGRADE, &pb.DowngradeRequest{Action: pb.DowngradeRequest_ENABLE, Version: version})
+		require.Equal(t, codes.Unimplemented, codes.Code(answer.GetCode()), version)
 	}
 	cancelled := read[pb.DowngradeResponse](t, c.one(consensusv1.Method_METHOD_DOWNGRADE, &pb.DowngradeRequest{Action: pb.DowngradeRequest_CANCEL}))
 	require.Equal(t, "3.7", cancelled.GetVersion())

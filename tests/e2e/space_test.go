@@ -99,10 +99,11 @@ func downgrades(t *testing.T, s *system) {
 	require.NoError(t, err, "there is nothing to cancel")
 	require.Equal(t, "3.7", r.Version)
 	require.NotZero(t, r.Header.MemberId)
-	_, err = ask(pb.DowngradeRequest_VALIDATE, "3.6.0")
-	if s.implemented() {
-		require.NoError(t, err)
-	} else {
+	r, err = ask(pb.DowngradeRequest_VALIDATE, "3.6.0")
+	require.NoError(t, err)
+	require.Equal(t, "3.7", r.Version)
+	if !s.implemented() {
+		_, err = ask(pb.DowngradeRequest_ENABLE, "3.6.0")
 		require.Equal(t, codes.Unimplemented, status.Code(err))
 	}
 }

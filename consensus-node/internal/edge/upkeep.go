@@ -29,7 +29,7 @@ func (s *Server) parseUpkeep(call *consensusv1.Call) (work, error) {
 		if err != nil {
 			return work{}, err
 		}
-		return work{task: func(context.Context) (proto.Message, error) { return s.downgrade(request) }}, nil
+		return work{task: func(ctx context.Context) (proto.Message, error) { return s.downgrade(ctx, request) }}, nil
 	default:
 		return work{}, fmt.Errorf("%s is no call about the database", call.GetMethod())
 	}
@@ -108,27 +108,36 @@ func (s *Server) hash(ctx context.Context) (proto.Message, error) {
 	return &pb.HashResponse{Header: s.header(revision, s.term()), Hash: sum}, nil
 }
 
-// errNoDowngrade answers what etcd would take.
+// errNoDowngrade answers where etcd would begin one.
 var errNoDowngrade = status.Error(codes.Unimplemented, "holdfast: a downgrade is not implemented: there is no older version of Holdfast to go to")
 
-// downgrade has etcd's answers for what etcd refuses, and for a cancellation when nothing is in progress, which nothing ever is.
-func (s *Server) downgrade(request *pb.DowngradeRequest) (proto.Message, error) {
-	switch request.GetAction() {
+// downgrade has etcd's answers for what etcd refuses, for whether the cluster version allows a target, and for a cancellation when nothing
+// is in progress, which nothing ever is.
+func (s *Server) downgrade(ctx context.Context, request *pb.DowngradeRequest) (proto.Message, error) {
+	switch action := request.GetAction(); action {
 	case pb.DowngradeRequest_VALIDATE, pb.DowngradeRequest_ENABLE:
-		return nil, downgradeTo(request.GetVersion())
-	case pb.DowngradeRequest_CANCEL:
-		view, err := s.cfg.Node.Current()
-		if err != nil {
+		if err := checkDowngrade(request.GetVersion()); err != nil {
 			return nil, err
 		}
-		defer view.Release()
-		return &pb.DowngradeResponse{Header: s.header(view.KV.Revision(), s.term()), Version: shortVersion(version.ClusterAPI)}, nil
+		if action == pb.DowngradeRequest_ENABLE {
+			return nil, errNoDowngrade
+		}
+	case pb.DowngradeRequest_CANCEL:
+	default:
+		return nil, status.Error(codes.Unknown, "etcdserver: unknown method")
 	}
-	return nil, status.Error(codes.Unknown, "etcdserver: unknown method")
+	bounded, cancel := context.WithTimeout(ctx, s.cfg.Limits.RequestTimeout)
+	defer cancel()
+	view, err := s.cfg.Node.Linearize(bounded)
+	if err != nil {
+		return nil, err
+	}
+	defer view.Release()
+	return &pb.DowngradeResponse{Header: s.header(view.KV.Revision(), s.term()), Version: shortVersion(version.ClusterAPI)}, nil
 }
 
-// downgradeTo refuses a target: etcd goes back by one minor version and no other.
-func downgradeTo(text string) error {
+// checkDowngrade refuses a target: etcd goes back by one minor version and no other.
+func checkDowngrade(text string) error {
 	target, err := member.ParseVersion(text)
 	if err != nil {
 		return rpctypes.ErrGRPCWrongDowngradeVersionFormat
@@ -140,7 +149,7 @@ func downgradeTo(text string) error {
 	if target.Major != present.Major || target.Minor+1 != present.Minor {
 		return rpctypes.ErrGRPCInvalidDowngradeTargetVersion
 	}
-	return errNoDowngrade
+	return nil
 }
 
 // shortVersion is the major and minor part.
