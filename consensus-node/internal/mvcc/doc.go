@@ -45,7 +45,8 @@
 // 96 to 120 bytes: 64 for its history, 8 for its slot, and 24 in a tree node
 // that is 50 to 100% full. Each further revision that is not compacted costs 32
 // bytes, up to twice that in the slack of a growing slice. A tombstone costs as
-// much as a put until it is compacted. A put to a key that the index has copies
+// much as a put until it is compacted, and what compaction has freed 24 bytes
+// (of a million at most) until it is dropped. A put to a key that the index has copies
 // no tree node; the first new key in a node after a View copies that node and
 // those above it, 4 KiB in all at a million keys, and writes between two Views
 // share the copies.

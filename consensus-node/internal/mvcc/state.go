@@ -14,11 +14,12 @@ type State struct {
 	snapshot
 	view  *View // of the present state, nil if none was asked for yet
 	sweep sweep
+	freed freed
 }
 
 // New returns an empty key space at revision 1, never compacted.
 func New() *State {
-	return &State{snapshot: snapshot{tree: newTree(), rev: 1, compact: -1}}
+	return &State{snapshot: snapshot{tree: newTree(), rev: 1, compact: -1}, freed: freed{max: freedMax}}
 }
 
 // View returns the key space as it is now. It copies nothing; as long as
