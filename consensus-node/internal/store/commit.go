@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -203,6 +204,10 @@ func (f *file) write(g *generation) (times CommitTimes, err error) {
 	return CommitTimes{Rebalance: stats.GetRebalanceTime(), Spill: stats.GetSpillTime(), Write: stats.GetWriteTime()}, err
 }
 
+// yieldEvery is how many drops the committer does before it lets others have the processor: nobody waits for them, and on few processors a
+// commit of ten thousand would be in everybody's way for as long as it takes. Writes it does at once: Apply may be waiting for room.
+const yieldEvery = 128
+
 // writeRevisions leaves out what was dropped before it was ever committed.
 func writeRevisions(keys *bbolt.Bucket, s *segment) error {
 	keys.FillPercent = fillPercent
@@ -217,9 +222,12 @@ func writeRevisions(keys *bbolt.Bucket, s *segment) error {
 			return err
 		}
 	}
-	for _, d := range s.drops.sorted() {
+	for i, d := range s.drops.sorted() {
 		if len(s.recs) > 0 && !d.Rev.Less(s.recs[0].rev) {
 			break
+		}
+		if i%yieldEvery == yieldEvery-1 {
+			runtime.Gosched()
 		}
 		if err := keys.Delete(mvcc.AppendBucketKey(buf[:0], d.Rev, d.Tombstone)); err != nil {
 			return err
