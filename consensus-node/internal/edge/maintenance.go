@@ -20,21 +20,21 @@ import (
 func (s *Server) parseMaintenance(call *consensusv1.Call) (work, error) {
 	switch call.GetMethod() {
 	case consensusv1.Method_METHOD_FENCE:
-		return work{read: s.fenceRead(), linear: true}, nil
+		return work{read: s.fenceRead().encoded(), linear: true}, nil
 	case consensusv1.Method_METHOD_MEMBER_LIST:
 		request, err := decode[pb.MemberListRequest](call)
 		if err != nil {
 			return work{}, err
 		}
-		return work{read: s.membersRead(), linear: request.GetLinearizable()}, nil
+		return work{read: s.membersRead().encoded(), linear: request.GetLinearizable()}, nil
 	case consensusv1.Method_METHOD_STATUS:
-		return work{read: s.statusRead()}, nil
+		return work{read: s.statusRead().encoded()}, nil
 	case consensusv1.Method_METHOD_HASH_KV:
 		request, err := decode[pb.HashKVRequest](call)
 		if err != nil {
 			return work{}, err
 		}
-		return work{read: s.hashRead(request), long: true}, nil
+		return work{read: s.hashRead(request).encoded(), long: true}, nil
 	case consensusv1.Method_METHOD_ALARM:
 		return s.parseAlarm(call)
 	case consensusv1.Method_METHOD_MOVE_LEADER:
@@ -42,13 +42,13 @@ func (s *Server) parseMaintenance(call *consensusv1.Call) (work, error) {
 		if err != nil {
 			return work{}, err
 		}
-		return work{read: s.moveLeader(request), long: true}, nil
+		return work{read: s.moveLeader(request).encoded(), long: true}, nil
 	default:
 		return work{}, fmt.Errorf("%s is no maintenance call", call.GetMethod())
 	}
 }
 
-func (s *Server) fenceRead() readFunc {
+func (s *Server) fenceRead() messageFunc {
 	return func(_ context.Context, view *node.View) (proto.Message, int64, error) {
 		revision := view.KV.Revision()
 		return &consensusv1.FenceResponse{
@@ -59,13 +59,13 @@ func (s *Server) fenceRead() readFunc {
 }
 
 // membersRead answers with a header without revision, as etcd does for all calls about members.
-func (s *Server) membersRead() readFunc {
+func (s *Server) membersRead() messageFunc {
 	return func(_ context.Context, view *node.View) (proto.Message, int64, error) {
 		return &pb.MemberListResponse{Header: s.header(0, s.term()), Members: view.Members.Proto()}, 0, nil
 	}
 }
 
-func (s *Server) statusRead() readFunc {
+func (s *Server) statusRead() messageFunc {
 	return func(_ context.Context, view *node.View) (proto.Message, int64, error) {
 		raft := s.cfg.Raft.Status()
 		revision := view.KV.Revision()
@@ -93,7 +93,7 @@ func (s *Server) statusRead() readFunc {
 	}
 }
 
-func (s *Server) hashRead(request *pb.HashKVRequest) readFunc {
+func (s *Server) hashRead(request *pb.HashKVRequest) messageFunc {
 	return func(_ context.Context, view *node.View) (proto.Message, int64, error) {
 		began := time.Now()
 		hash, err := view.Hash(request.GetRevision())
@@ -117,12 +117,12 @@ func (s *Server) parseAlarm(call *consensusv1.Call) (work, error) {
 		return work{}, rpctypes.ErrGRPCRequestTooLarge
 	}
 	if request.GetAction() == pb.AlarmRequest_GET { // etcd asks its log; nothing needs an entry for it
-		return work{read: s.alarmsRead(request), linear: true}, nil
+		return work{read: s.alarmsRead(request).encoded(), linear: true}, nil
 	}
 	return work{write: &journalv1.Command{Command: &journalv1.Command_Alarm{Alarm: call.GetRequest()}}}, alarmShape(request)
 }
 
-func (s *Server) alarmsRead(request *pb.AlarmRequest) readFunc {
+func (s *Server) alarmsRead(request *pb.AlarmRequest) messageFunc {
 	return func(_ context.Context, view *node.View) (proto.Message, int64, error) {
 		revision := view.KV.Revision()
 		return &pb.AlarmResponse{Header: s.header(revision, s.term()), Alarms: view.Alarms.Get(request.GetAlarm())}, revision, nil
@@ -140,7 +140,7 @@ func alarmShape(request *pb.AlarmRequest) error {
 // errTransferTimeout is etcd's text, under the code that etcd gives to what its table of errors does not hold.
 var errTransferTimeout = status.Error(codes.Unknown, "etcdserver: request timed out, leader transfer took too long")
 
-func (s *Server) moveLeader(request *pb.MoveLeaderRequest) readFunc {
+func (s *Server) moveLeader(request *pb.MoveLeaderRequest) messageFunc {
 	return func(ctx context.Context, view *node.View) (proto.Message, int64, error) {
 		if raft := s.cfg.Raft.Status(); raft.Leader != raft.ID {
 			return nil, 0, rpctypes.ErrGRPCNotLeader

@@ -18,8 +18,22 @@ import (
 	journalv1 "github.com/holdfastdb/holdfast/proto/holdfast/journal/v1"
 )
 
-// readFunc answers from a view; the response's header is filled in by the caller where the response has none.
-type readFunc func(ctx context.Context, view *node.View) (proto.Message, int64, error)
+// readFunc answers from a view: with the encoded response, and the revision that it tells.
+type readFunc func(ctx context.Context, view *node.View) ([]byte, int64, error)
+
+// messageFunc is one whose response is not encoded yet.
+type messageFunc func(ctx context.Context, view *node.View) (proto.Message, int64, error)
+
+func (f messageFunc) encoded() readFunc {
+	return func(ctx context.Context, view *node.View) ([]byte, int64, error) {
+		response, revision, err := f(ctx, view)
+		if err != nil {
+			return nil, revision, err
+		}
+		data, err := proto.Marshal(response)
+		return data, revision, err
+	}
+}
 
 // work is what a call comes down to: a write, or a read that is linearizable or not.
 type work struct {
@@ -110,7 +124,7 @@ func (s *Server) parseTxn(call *consensusv1.Call) (work, error) {
 		return work{}, err
 	}
 	if mvcc.IsTxnReadOnly(request) {
-		return work{read: s.txnRead(request), linear: !mvcc.IsTxnSerializable(request), long: true}, nil
+		return work{read: s.txnRead(request).encoded(), linear: !mvcc.IsTxnSerializable(request), long: true}, nil
 	}
 	const opsPackedMax = 32 // a longer transaction goes alone into its entry
 	exclusive := len(request.GetSuccess())+len(request.GetFailure()) > opsPackedMax
@@ -183,9 +197,9 @@ func (s *Server) parseLease(call *consensusv1.Call) (work, error) {
 		if err != nil {
 			return work{}, err
 		}
-		return work{read: s.timeToLiveRead(request), linear: true}, nil
+		return work{read: s.timeToLiveRead(request).encoded(), linear: true}, nil
 	case consensusv1.Method_METHOD_LEASE_LEASES:
-		return work{read: s.leasesRead(), linear: true}, nil
+		return work{read: s.leasesRead().encoded(), linear: true}, nil
 	default:
 		return work{}, fmt.Errorf("%s is no lease call", call.GetMethod())
 	}

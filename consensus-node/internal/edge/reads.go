@@ -104,24 +104,19 @@ func (s *Server) run(ctx context.Context, r read, view *node.View) *consensusv1.
 	if err != nil {
 		return s.failed(ctx, r.call, err)
 	}
-	return s.answer(r.call, response, revision)
+	return &consensusv1.Answer{Id: r.call.GetId(), Response: response, Revision: revision}
 }
 
 func (s *Server) rangeRead(request *pb.RangeRequest) readFunc {
-	return func(_ context.Context, view *node.View) (proto.Message, int64, error) {
-		began := time.Now()
-		response, err := view.KV.Range(request, view.Values)
+	return func(_ context.Context, view *node.View) ([]byte, int64, error) {
+		began, revision := time.Now(), view.KV.Revision()
+		data, err := view.KV.AppendRange(nil, request, view.Values, s.header(revision, s.term()))
 		s.cfg.Observer.Ranged(err != nil, time.Since(began))
-		if err != nil {
-			return nil, 0, err
-		}
-		revision := view.KV.Revision()
-		response.Header = s.header(revision, s.term())
-		return response, revision, nil
+		return data, revision, err
 	}
 }
 
-func (s *Server) txnRead(request *pb.TxnRequest) readFunc {
+func (s *Server) txnRead(request *pb.TxnRequest) messageFunc {
 	return func(_ context.Context, view *node.View) (proto.Message, int64, error) {
 		response, ops, err := view.KV.Txn(request, view.Values)
 		s.cfg.Observer.Ops(ops)
@@ -134,7 +129,7 @@ func (s *Server) txnRead(request *pb.TxnRequest) readFunc {
 	}
 }
 
-func (s *Server) timeToLiveRead(request *pb.LeaseTimeToLiveRequest) readFunc {
+func (s *Server) timeToLiveRead(request *pb.LeaseTimeToLiveRequest) messageFunc {
 	return func(_ context.Context, view *node.View) (proto.Message, int64, error) {
 		revision := view.KV.Revision()
 		response := &pb.LeaseTimeToLiveResponse{Header: s.header(revision, s.term()), ID: request.GetID(), TTL: -1}
@@ -150,7 +145,7 @@ func (s *Server) timeToLiveRead(request *pb.LeaseTimeToLiveRequest) readFunc {
 	}
 }
 
-func (s *Server) leasesRead() readFunc {
+func (s *Server) leasesRead() messageFunc {
 	return func(_ context.Context, view *node.View) (proto.Message, int64, error) {
 		revision := view.KV.Revision()
 		response := &pb.LeaseLeasesResponse{Header: s.header(revision, s.term())}

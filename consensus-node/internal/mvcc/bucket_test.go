@@ -39,6 +39,14 @@ func (b *bucket) Value(rev Revision) (*mvccpb.KeyValue, error) {
 	return nil, errNotStored
 }
 
+func (b *bucket) Encoded(rev Revision) ([]byte, error) {
+	kv, err := b.Value(rev)
+	if err != nil {
+		return nil, err
+	}
+	return proto.Marshal(kv)
+}
+
 func (b *bucket) Exists(id int64) bool { return b.leases[id] != nil }
 
 func (b *bucket) Scan(from, to Revision, fn func(Revision, bool, *mvccpb.KeyValue) error) error {

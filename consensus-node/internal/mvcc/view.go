@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"errors"
 	"fmt"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -57,10 +58,14 @@ func (s *snapshot) readRevision(rev int64) (int64, error) {
 func load(vals Values, rev Revision) (*mvccpb.KeyValue, error) {
 	kv, err := vals.Value(rev)
 	if err != nil {
-		return nil, fmt.Errorf("mvcc: reading revision %d_%d: %w", rev.Main, rev.Sub, err)
+		return nil, loadError(rev, err)
 	}
 	if kv == nil {
-		return nil, fmt.Errorf("mvcc: reading revision %d_%d: no value", rev.Main, rev.Sub)
+		return nil, loadError(rev, errors.New("no value"))
 	}
 	return kv, nil
+}
+
+func loadError(rev Revision, err error) error {
+	return fmt.Errorf("mvcc: reading revision %d_%d: %w", rev.Main, rev.Sub, err)
 }

@@ -31,7 +31,7 @@ type Store interface {
 
 // Reader is an immutable picture of the key space's stored changes; see [store.Reader].
 type Reader interface {
-	mvcc.Values
+	mvcc.Encoded
 	mvcc.Changes
 	// Visit is Scan over everything, for a fn that keeps nothing.
 	Visit(fn func(rev mvcc.Revision, tombstone bool, kv *mvccpb.KeyValue) error) error

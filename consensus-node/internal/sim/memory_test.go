@@ -255,6 +255,14 @@ func (r *pictureReader) Value(rev mvcc.Revision) (*mvccpb.KeyValue, error) {
 	return r.p.revs[i].kv, nil
 }
 
+func (r *pictureReader) Encoded(rev mvcc.Revision) ([]byte, error) {
+	i, ok := r.p.find(rev)
+	if !ok {
+		return nil, fmt.Errorf("%w: %d_%d", store.ErrNoRevision, rev.Main, rev.Sub)
+	}
+	return r.p.revs[i].data, nil
+}
+
 func (r *pictureReader) Scan(from, to mvcc.Revision, fn func(rev mvcc.Revision, tombstone bool, kv *mvccpb.KeyValue) error) error {
 	for i, _ := r.p.find(from); i < len(r.p.revs) && !to.Less(r.p.revs[i].rev); i++ {
 		s := &r.p.revs[i]

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -89,11 +90,17 @@ func (p picture) check(rng *rand.Rand) error {
 	}
 	revs := slices.SortedFunc(maps.Keys(p.stored), mvcc.Revision.Compare)
 	for _, r := range revs {
+		if data, err := p.reader.Encoded(r); err != nil || !bytes.Equal(data, Encode(p.stored[r].KV)) {
+			return fmt.Errorf("encoded %v: %x, %w", r, data, err)
+		}
 		if kv, err := p.reader.Value(r); err != nil || !sameKV(kv, p.stored[r].KV) {
 			return fmt.Errorf("value of %v: %v, %w", r, kv, err)
 		}
 	}
 	for _, r := range p.dropped {
+		if _, err := p.reader.Encoded(r); err == nil {
+			return fmt.Errorf("%v was dropped and is there encoded", r)
+		}
 		if _, err := p.reader.Value(r); err == nil {
 			return fmt.Errorf("%v was dropped and is there", r)
 		}

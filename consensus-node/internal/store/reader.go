@@ -43,7 +43,7 @@ type Reader struct {
 }
 
 var (
-	_ mvcc.Values  = (*Reader)(nil)
+	_ mvcc.Encoded = (*Reader)(nil)
 	_ mvcc.Changes = (*Reader)(nil)
 )
 
@@ -90,6 +90,24 @@ func (r *Reader) Value(rev mvcc.Revision) (*mvccpb.KeyValue, error) {
 		return rec.kv, nil
 	}
 	return r.v.base.value(rev)
+}
+
+// Encoded implements mvcc.Encoded, with the errors of Value. The bytes are valid until the Reader is closed.
+func (r *Reader) Encoded(rev mvcc.Revision) ([]byte, error) {
+	if r.closed.Load() {
+		return nil, ErrClosed
+	}
+	if r.v.dropped(rev) {
+		return nil, fmt.Errorf("%w: %d_%d was dropped", ErrNoRevision, rev.Main, rev.Sub)
+	}
+	if rec := r.v.pending(rev); rec != nil {
+		return rec.data, nil
+	}
+	data := r.v.base.get(rev)
+	if data == nil {
+		return nil, fmt.Errorf("%w: %d_%d", ErrNoRevision, rev.Main, rev.Sub)
+	}
+	return data, nil
 }
 
 // Scan implements mvcc.Changes: fn gets the stored changes from from to to,
