@@ -31,7 +31,19 @@ func NewGenerator(seed uint64) *Generator {
 }
 
 // Next makes the next request.
-func (g *Generator) Next() Op {
+func (g *Generator) Next() Op { return g.asked(g.draw()) }
+
+// asked is the request, or what MustDiffer says that is asked in its place.
+func (g *Generator) asked(op Op) Op {
+	for _, e := range MustDiffer() {
+		if e.instead != nil {
+			op = e.instead(g, op)
+		}
+	}
+	return op
+}
+
+func (g *Generator) draw() Op {
 	if len(g.queued) > 0 {
 		op := g.queued[0]
 		g.queued = g.queued[1:]
@@ -41,7 +53,7 @@ func (g *Generator) Next() Op {
 	case n < 22:
 		return Op{methodRange, g.rangeRequest()}
 	case n < 27:
-		return Op{methodStream, g.rangeStream()}
+		return Op{methodStream, g.rangeRequest()}
 	case n < 50:
 		return Op{methodPut, g.put()}
 	case n < 58:
@@ -61,7 +73,7 @@ func (g *Generator) Next() Op {
 	case n < 97:
 		return Op{methodKeepAlive, &pb.LeaseKeepAliveRequest{ID: g.lease()}}
 	case n < 99:
-		return g.hash()
+		return Op{methodHashKV, &pb.HashKVRequest{Revision: g.revision()}}
 	default:
 		return g.upkeep()
 	}
@@ -122,19 +134,6 @@ func (g *Generator) grant() Op {
 		request.TTL = pick(g.rng, ttls)
 	}
 	return Op{methodGrant, request}
-}
-
-// hash leaves out the revisions of compactions: there etcd gives a hash that it stored during the compaction, with the
-// compact revision of then, even where the revision asked for is 0 and so means the newest.
-func (g *Generator) hash() Op {
-	revision := g.revision()
-	if g.compactions[revision] {
-		revision = g.head
-	}
-	if g.compactions[revision] {
-		return Op{methodLeases, &pb.LeaseLeasesRequest{}}
-	}
-	return Op{methodHashKV, &pb.HashKVRequest{Revision: revision}}
 }
 
 // chance is true once in n times.

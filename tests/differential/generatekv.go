@@ -2,7 +2,6 @@ package differential
 
 import (
 	"math"
-	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -34,16 +33,6 @@ func (g *Generator) rangeRequest() *pb.RangeRequest {
 				*bound = g.revision()
 			}
 		}
-	}
-	return r
-}
-
-// rangeStream is a range that is streamed. Those with a sort target and no order are left out: etcd sorts each chunk for itself and
-// goes on behind its last key, so that keys come twice or never, and Holdfast refuses them.
-func (g *Generator) rangeStream() *pb.RangeRequest {
-	r := g.rangeRequest()
-	if r.GetSortOrder() == pb.RangeRequest_NONE {
-		r.SortTarget = pb.RangeRequest_KEY
 	}
 	return r
 }
@@ -83,40 +72,6 @@ const (
 
 // txn makes a transaction, nested at most depthMax-depth deep.
 func (g *Generator) txn(depth int) *pb.TxnRequest {
-	r := g.anyTxn(depth)
-	if depth == 0 || depth == depthMax {
-		spareEtcd(r)
-	}
-	return r
-}
-
-// spareEtcd takes the ignore options off a transaction that deletes too: if the key of such a put is deleted before it in
-// the same transaction, etcd 3.7.3 panics while it applies it, and does so again at each start.
-func spareEtcd(r *pb.TxnRequest) {
-	var puts []*pb.PutRequest
-	deletes := false
-	var walk func(*pb.TxnRequest)
-	walk = func(r *pb.TxnRequest) {
-		for _, op := range slices.Concat(r.GetSuccess(), r.GetFailure()) {
-			switch {
-			case op.GetRequestPut() != nil:
-				puts = append(puts, op.GetRequestPut())
-			case op.GetRequestDeleteRange() != nil:
-				deletes = true
-			case op.GetRequestTxn() != nil:
-				walk(op.GetRequestTxn())
-			}
-		}
-	}
-	walk(r)
-	if deletes {
-		for _, put := range puts {
-			put.IgnoreValue, put.IgnoreLease = false, false
-		}
-	}
-}
-
-func (g *Generator) anyTxn(depth int) *pb.TxnRequest {
 	r := &pb.TxnRequest{}
 	for range g.rng.IntN(4) {
 		r.Compare = append(r.Compare, g.compare())

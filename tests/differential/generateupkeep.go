@@ -6,7 +6,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// upkeep is a call of an operator: alarms, with what they forbid, the status, and downgrades that cannot be.
+// upkeep is a call of an operator: alarms, with what they forbid, the status, and downgrades.
 func (g *Generator) upkeep() Op {
 	switch g.rng.IntN(4) {
 	case 0:
@@ -20,14 +20,13 @@ func (g *Generator) upkeep() Op {
 	}
 }
 
-// alarmRequest is in the name of any member: alarms count also of one that does not exist. A type that there is not is never raised: it ends
-// etcd 3.7.3.
+// alarmRequest is in the name of any member: alarms count also of one that does not exist.
 func (g *Generator) alarmRequest(action pb.AlarmRequest_AlarmAction) *pb.AlarmRequest {
 	r := &pb.AlarmRequest{
 		Action: action, MemberID: pick(g.rng, []uint64{0, 1, 2, math.MaxUint64}),
 		Alarm: pg(g, pb.AlarmType_NONE, pb.AlarmType_NOSPACE, pb.AlarmType_CORRUPT),
 	}
-	if action != pb.AlarmRequest_ACTIVATE && g.chance(4) {
+	if g.chance(4) {
 		r.Alarm = 7
 	}
 	return r
@@ -53,10 +52,11 @@ func (g *Generator) alarm() Op {
 				Op{methodGrant, &pb.LeaseGrantRequest{ID: g.rng.Int64N(1000) + 1, TTL: longTTLS}}))
 		case 7:
 			g.queued = append(g.queued, pg(g,
-				Op{methodStatus, &pb.StatusRequest{}}, Op{methodAlarm, g.alarmRequest(pb.AlarmRequest_GET)}, g.hash(),
+				Op{methodStatus, &pb.StatusRequest{}}, Op{methodAlarm, g.alarmRequest(pb.AlarmRequest_GET)},
+				Op{methodHashKV, &pb.HashKVRequest{Revision: g.revision()}},
 				Op{methodCompact, &pb.CompactionRequest{Revision: g.revision()}}))
 		default:
-			g.queued = append(g.queued, Op{methodStream, g.rangeStream()})
+			g.queued = append(g.queued, Op{methodStream, g.rangeRequest()})
 		}
 	}
 	lift := &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, MemberID: raise.MemberID, Alarm: raise.Alarm}
@@ -66,11 +66,10 @@ func (g *Generator) alarm() Op {
 	return Op{methodAlarm, raise}
 }
 
-// downgrade asks for what etcd refuses, or cancels what was never begun. What etcd would begin is left out: Holdfast has no older
-// version and answers Unimplemented.
+// downgrade asks what may be gone to, begins it, or cancels what was never begun.
 func (g *Generator) downgrade() Op {
 	return Op{methodDowngrade, &pb.DowngradeRequest{
 		Action:  pg(g, pb.DowngradeRequest_VALIDATE, pb.DowngradeRequest_ENABLE, pb.DowngradeRequest_CANCEL, 7),
-		Version: pg(g, "", "3", "3.7", "3.7.0", "3.5.0", "3.8.1", "4.0.0", "x.y.z", "-1.2.3"),
+		Version: pg(g, "", "3", "3.6", "3.6.0", "3.6.13", "3.7", "3.7.0", "3.5.0", "3.8.1", "4.0.0", "x.y.z", "-1.2.3"),
 	}}
 }

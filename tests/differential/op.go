@@ -40,41 +40,22 @@ const (
 	methodDowngrade  = "/etcdserverpb.Maintenance/Downgrade"
 )
 
-func response(method string) proto.Message {
-	switch method {
-	case methodRange:
-		return &pb.RangeResponse{}
-	case methodPut:
-		return &pb.PutResponse{}
-	case methodDelete:
-		return &pb.DeleteRangeResponse{}
-	case methodTxn:
-		return &pb.TxnResponse{}
-	case methodCompact:
-		return &pb.CompactionResponse{}
-	case methodGrant:
-		return &pb.LeaseGrantResponse{}
-	case methodRevoke:
-		return &pb.LeaseRevokeResponse{}
-	case methodTimeToLive:
-		return &pb.LeaseTimeToLiveResponse{}
-	case methodLeases:
-		return &pb.LeaseLeasesResponse{}
-	case methodKeepAlive:
-		return &pb.LeaseKeepAliveResponse{}
-	case methodHashKV:
-		return &pb.HashKVResponse{}
-	case methodStream:
-		return &pb.RangeResponse{}
-	case methodAlarm:
-		return &pb.AlarmResponse{}
-	case methodStatus:
-		return &pb.StatusResponse{}
-	case methodDowngrade:
-		return &pb.DowngradeResponse{}
-	default:
-		panic("differential: no response is known for " + method)
+// responses has an empty response for each method.
+func responses() map[string]proto.Message {
+	return map[string]proto.Message{
+		methodRange: &pb.RangeResponse{}, methodStream: &pb.RangeResponse{}, methodPut: &pb.PutResponse{}, methodDelete: &pb.DeleteRangeResponse{},
+		methodTxn: &pb.TxnResponse{}, methodCompact: &pb.CompactionResponse{}, methodGrant: &pb.LeaseGrantResponse{},
+		methodRevoke: &pb.LeaseRevokeResponse{}, methodTimeToLive: &pb.LeaseTimeToLiveResponse{}, methodLeases: &pb.LeaseLeasesResponse{},
+		methodKeepAlive: &pb.LeaseKeepAliveResponse{}, methodHashKV: &pb.HashKVResponse{}, methodAlarm: &pb.AlarmResponse{},
+		methodStatus: &pb.StatusResponse{}, methodDowngrade: &pb.DowngradeResponse{},
 	}
+}
+
+func response(method string) proto.Message {
+	if empty, ok := responses()[method]; ok {
+		return empty
+	}
+	panic("differential: no response is known for " + method)
 }
 
 // String is the request as a person reads it; long values are cut.

@@ -45,7 +45,7 @@ func (d *Difference) String() string {
 // Do sends the request, in which leases have etcd's ids, to both and compares. The first result is etcd's answer.
 func (p *Pair) Do(ctx context.Context, op Op) (etcds Outcome, d *Difference) {
 	translated := Op{op.Method, proto.Clone(op.Request)}
-	p.toOurs.translate(translated.Request)
+	p.toOurs.inRequest(translated.Request)
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var ours Outcome
@@ -62,7 +62,7 @@ func (p *Pair) Do(ctx context.Context, op Op) (etcds Outcome, d *Difference) {
 		}
 	}
 	if ours.Response != nil {
-		p.toEtcd.translate(ours.Response)
+		p.toEtcd.inResponse(ours.Response)
 		Normalize(ours.Response) // the translated ids sort anew
 	}
 	if !Equal(op, ours, etcds, &p.clocks) {

@@ -77,6 +77,7 @@ func (r *WatchRound) step(ctx context.Context) (*Difference, error) {
 }
 
 func (r *WatchRound) write(ctx context.Context, op Op) (*Difference, error) {
+	op = r.gen.asked(op)
 	r.asked = append(r.asked, op.String())
 	answer, d := r.pair.Do(ctx, op)
 	r.gen.Learn(op, answer)

@@ -10,6 +10,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
 )
 
 // watchLog is one watch stream and all that came on it, by watch.
@@ -29,13 +30,18 @@ type watchLog struct {
 	broken   []string // promises that a response broke
 }
 
+func newWatchLog() *watchLog {
+	return &watchLog{changed: make(chan struct{}), said: map[int64][]string{}, ended: map[int64]bool{}, floor: map[int64]int64{}}
+}
+
 // openWatchLog opens the stream; it ends with ctx.
 func openWatchLog(ctx context.Context, conn grpc.ClientConnInterface) (*watchLog, error) {
 	stream, err := pb.NewWatchClient(conn).Watch(ctx)
 	if err != nil {
 		return nil, err
 	}
-	l := &watchLog{stream: stream, changed: make(chan struct{}), said: map[int64][]string{}, ended: map[int64]bool{}, floor: map[int64]int64{}}
+	l := newWatchLog()
+	l.stream = stream
 	go func() {
 		for {
 			r, err := stream.Recv()
@@ -57,20 +63,37 @@ func (l *watchLog) take(r *pb.WatchResponse, err error) {
 		l.err = err
 		return
 	}
-	id, head := r.GetWatchId(), r.GetHeader().GetRevision()
-	say := func(format string, args ...any) { l.said[id] = append(l.said[id], fmt.Sprintf(format, args...)) }
+	Normalize(r)
+	for _, e := range MustDiffer() {
+		if e.watch != nil {
+			e.watch(l, r)
+		}
+	}
+	id := r.GetWatchId()
 	if r.GetCreated() {
-		say("created at %d", head)
-		l.created = append(l.created, fmt.Sprintf("%d at %d", id, head))
+		l.created = append(l.created, fmt.Sprintf("%d at %d", id, r.GetHeader().GetRevision()))
 		l.floor[id], l.last = 0, id
 		delete(l.ended, id)
 	}
+	if r.GetCanceled() {
+		l.ended[id] = id != -1
+	}
 	for _, e := range r.GetEvents() {
-		if e.GetKv().GetModRevision() <= l.compact {
-			// What was before is compacted: etcd cannot read it any more, ours may still have it at hand.
-			e.PrevKv = nil
-		}
-		say("%s", prototext.MarshalOptions{}.Format(e))
+		l.said[id] = append(l.said[id], prototext.MarshalOptions{}.Format(e))
+	}
+	r.Events = nil
+	nothing := &pb.WatchResponse{
+		WatchId: id, Header: &pb.ResponseHeader{ClusterId: present, MemberId: present, RaftTerm: present, Revision: present},
+	}
+	if !proto.Equal(r, nothing) { // a response with events alone has said all, and so has a notice
+		l.said[id] = append(l.said[id], prototext.MarshalOptions{}.Format(r))
+	}
+}
+
+// checkRevision checks a response that creates nothing against its header's revision.
+func (l *watchLog) checkRevision(r *pb.WatchResponse) {
+	id, head := r.GetWatchId(), r.GetHeader().GetRevision()
+	for _, e := range r.GetEvents() {
 		if e.GetKv().GetModRevision() > head {
 			l.broken = append(l.broken, fmt.Sprintf("watch %d: event %v above its header's revision %d", id, e, head))
 		}
@@ -78,12 +101,7 @@ func (l *watchLog) take(r *pb.WatchResponse, err error) {
 			l.broken = append(l.broken, fmt.Sprintf("watch %d: event %v after progress at %d", id, e, floor))
 		}
 	}
-	if r.GetCanceled() && !l.ended[id] {
-		// The answer to the cancel request of a client that was told already says nothing new.
-		l.ended[id] = id != -1
-		say("canceled: %q, compact revision %d", r.GetCancelReason(), r.GetCompactRevision())
-	}
-	if !r.GetCreated() && !r.GetCanceled() && len(r.GetEvents()) == 0 {
+	if !r.GetCanceled() && len(r.GetEvents()) == 0 {
 		l.notice(id, head)
 	}
 }
