@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -14,6 +15,13 @@ import (
 
 // snapshotChunkBytes is how much of the database goes into one message, as in etcd.
 const snapshotChunkBytes = 32 << 10
+
+// While entries come the sender rests after each restEveryBytes for as long as these took, but no longer than restMax: reading, hashing and
+// sending at full speed would take the processor from those entries.
+const (
+	restEveryBytes = 1 << 20
+	restMax        = 50 * time.Millisecond
+)
 
 // sendSnapshot streams the database as of one transaction, and then its SHA-256. What is written meanwhile is not in it and
 // does not wait for it. It needs the memory of one chunk, and the disk space of what is rewritten while it lasts. What is
@@ -33,7 +41,10 @@ func (s *Server) sendSnapshot(ctx context.Context, call *consensusv1.Call, send 
 	}
 	defer image.Close()
 	s.cfg.Logger.InfoContext(ctx, "sending database snapshot", "total_bytes", image.Size, "index", image.Index)
-	w := &snapshotWriter{send: send, hash: sha256.New(), left: image.Size, version: image.StorageVersion}
+	w := &snapshotWriter{
+		send: send, hash: sha256.New(), left: image.Size, version: image.StorageVersion,
+		applied: s.appliedIndex, index: s.appliedIndex(), pause: func(d time.Duration) error { return pause(ctx, d) }, since: time.Now(),
+	}
 	if _, err := image.WriteTo(w); err != nil {
 		return err
 	}
@@ -51,6 +62,13 @@ type snapshotWriter struct {
 	chunk   []byte
 	left    int64 // of the image, not sent yet
 	version string
+
+	// applied is the index of the last applied entry, pause waits.
+	applied func() uint64
+	pause   func(time.Duration) error
+	unrest  int       // bytes since the last rest
+	since   time.Time // that it was over
+	index   uint64    // then
 }
 
 var _ io.Writer = (*snapshotWriter)(nil)
@@ -80,7 +98,46 @@ func (w *snapshotWriter) flush() error {
 	}
 	chunk := w.chunk
 	w.chunk = nil
-	return w.send(&pb.SnapshotResponse{RemainingBytes: uint64(w.left), Blob: chunk, Version: w.version}, 0)
+	if err := w.send(&pb.SnapshotResponse{RemainingBytes: uint64(w.left), Blob: chunk, Version: w.version}, 0); err != nil {
+		return err
+	}
+	if w.unrest += len(chunk); w.unrest < restEveryBytes {
+		return nil
+	}
+	return w.rest()
+}
+
+// rest makes way for entries, if some have come since the last rest.
+func (w *snapshotWriter) rest() error {
+	index := w.applied()
+	if index != w.index {
+		if err := w.pause(min(time.Since(w.since), restMax)); err != nil {
+			return err
+		}
+	}
+	w.unrest, w.index, w.since = 0, index, time.Now()
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// appliedIndex is that of the last entry that is applied here, 0 when the node is closed.
+func (s *Server) appliedIndex() uint64 {
+	view, err := s.cfg.Node.Current()
+	if err != nil {
+		return 0
+	}
+	defer view.Release()
+	return view.Index
 }
 
 // finish sends the rest and the hash.
