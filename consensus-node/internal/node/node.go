@@ -74,6 +74,8 @@ type Node struct {
 	compact           chan struct{}
 	// rested is when the next step of compaction may be; it belongs to Run.
 	rested time.Time
+	// stepped is the index at the last step of compaction; mu guards it.
+	stepped uint64
 	// compacting and commandBegan are for the Observer; mu guards them.
 	compacting   compaction
 	commandBegan time.Time

@@ -323,6 +323,30 @@ func TestACompactionGoesOnAfterACrash(t *testing.T) {
 	b.close()
 }
 
+// While entries come compaction rests longer.
+func TestCompactionMakesWay(t *testing.T) {
+	const rest = time.Hour
+	b := startWith(t, t.TempDir(), func(cfg *node.Config) { cfg.CompactBatch, cfg.CompactSleep = 1, rest })
+	b.end()
+	defer b.close()
+	for i := uint64(1); i <= 10; i++ {
+		require.NoError(t, b.node.Apply([]*raftpb.Entry{entry(t, i, 1, put(t, i, "k"))}))
+	}
+	compact := &journalv1.Command{Id: 3, Command: &journalv1.Command_Compact{Compact: encoded(t, &pb.CompactionRequest{Revision: 10})}}
+	require.NoError(t, b.node.Apply([]*raftpb.Entry{entry(t, 11, 1, compact)}))
+	step := func() time.Duration {
+		done, err := b.node.CompactStep()
+		require.NoError(t, err)
+		require.False(t, done)
+		return b.node.CompactWait()
+	}
+	require.Greater(t, step(), 2*rest)
+	require.LessOrEqual(t, step(), rest)
+	require.NoError(t, b.node.Apply([]*raftpb.Entry{entry(t, 12, 1, put(t, 12, "k"))}))
+	require.Greater(t, step(), 2*rest)
+	require.LessOrEqual(t, step(), rest)
+}
+
 func revisions(t *testing.T, s *store.Store) (n int) {
 	t.Helper()
 	reader, err := s.Reader()
