@@ -24,9 +24,14 @@ func (s *Service) announceLocked(events []owner.Event) {
 		return
 	}
 	cluster, _ := s.cfg.Tier.Cluster()
+	subject := EventsSubject(cluster)
+	counter := s.cfg.Metrics.events.WithLabelValues(kindLabel(events[0].Kind))
 	for i := range events {
 		event := &events[i]
-		s.cfg.Metrics.events.WithLabelValues(kindLabel(event.Kind)).Inc()
+		if i > 0 && event.Kind != events[i-1].Kind {
+			counter = s.cfg.Metrics.events.WithLabelValues(kindLabel(event.Kind))
+		}
+		counter.Inc()
 		if s.cfg.Bus == nil {
 			continue
 		}
@@ -40,7 +45,7 @@ func (s *Service) announceLocked(events []owner.Event) {
 			continue
 		}
 		// The bus counts what it drops; nobody may rely on these events.
-		_ = s.cfg.Bus.Publish(EventsSubject(cluster), traceHeader(event.Span), data)
+		_ = s.cfg.Bus.Publish(subject, traceHeader(event.Span), data)
 	}
 }
 

@@ -25,8 +25,8 @@ type Core struct {
 	sequence uint64
 	// ticked is when Tick was last called, 0 before the first.
 	ticked time.Duration
-	// recent are events of leases that others own, the oldest first: their owner may have died before it told of them.
-	recent []recentEvent
+	// recent are events of leases that others own: their owner may have died before it told of them.
+	recent recent
 	// reprieved is when something is decided again after an outage.
 	reprieved time.Duration
 	// stops holds the revokes of clients that may be under way, the oldest first; stopping is how many there are.

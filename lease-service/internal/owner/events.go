@@ -1,6 +1,7 @@
 package owner
 
 import (
+	"iter"
 	"slices"
 	"time"
 
@@ -36,23 +37,42 @@ type recentEvent struct {
 	owner ownership.Identity
 }
 
-// remember keeps an event that another is to announce.
-func (c *Core) remember(now time.Duration, event Event) {
-	who, ok := c.history.Owner(event.Lease)
-	if !ok {
+// recent holds the last recentMax events of others. What is too old to matter stays until another takes its place.
+type recent struct {
+	events []recentEvent
+	oldest int // once there are recentMax
+}
+
+func (r *recent) add(event recentEvent) {
+	if len(r.events) < recentMax {
+		r.events = append(r.events, event)
 		return
 	}
-	drop := 0
-	for drop < len(c.recent) && (now-c.recent[drop].at > recentFor || len(c.recent)-drop >= recentMax) {
-		drop++
+	r.events[r.oldest] = event
+	r.oldest = (r.oldest + 1) % recentMax
+}
+
+// all gives them, the oldest first.
+func (r *recent) all() iter.Seq[*recentEvent] {
+	return func(yield func(*recentEvent) bool) {
+		for i := range r.events {
+			if !yield(&r.events[(r.oldest+i)%len(r.events)]) {
+				return
+			}
+		}
 	}
-	clear(c.recent[:drop]) // for the collector; the place is given back when the rest moves, as seldom as any slice that grows
-	c.recent = append(c.recent[drop:], recentEvent{event, now, who})
+}
+
+// remember keeps an event that another is to announce.
+func (c *Core) remember(now time.Duration, event Event) {
+	if who, ok := c.history.Owner(event.Lease); ok {
+		c.recent.add(recentEvent{event, now, who})
+	}
 }
 
 // inherited appends the events of late of those who departed, for leases that are this instance's now: they may not have been announced.
 func (c *Core) inherited(now time.Duration, view *feedv1.View, events []Event) []Event {
-	for _, recent := range c.recent {
+	for recent := range c.recent.all() {
 		departed := slices.ContainsFunc(view.GetDeparted(), func(d *feedv1.Departed) bool {
 			return d.GetName() == recent.owner.Name && d.GetIncarnation() == recent.owner.Incarnation
 		})
