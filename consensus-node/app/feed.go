@@ -17,10 +17,10 @@ import (
 	"github.com/holdfastdb/holdfast/services/telemetry"
 )
 
-// ChangesSubject is where the changes of a cluster are published.
+// ChangesSubject is where the changes of a cluster's keys are published.
 func ChangesSubject(clusterID uint64) string { return fmt.Sprintf("holdfast.%016x.changes", clusterID) }
 
-// LeasesSubject is where what concerns leases alone is published once more, for those who follow nothing else.
+// LeasesSubject is where the changes of its leases are published.
 func LeasesSubject(clusterID uint64) string { return fmt.Sprintf("holdfast.%016x.leases", clusterID) }
 
 // WatchedSubject is where hubs say, without a payload, that somebody watches.
@@ -33,6 +33,7 @@ func (n *Node) publish(ctx context.Context) error {
 	}
 	subject, leaseSubject := ChangesSubject(n.clusterID), LeasesSubject(n.clusterID)
 	var leases outbox.Leases
+	var keys outbox.Keys
 	tracer := n.deps.Tracers.Tracer("consensus-node")
 	turned := make(chan struct{}, 1)
 	var signalling sync.WaitGroup
@@ -53,8 +54,12 @@ func (n *Node) publish(ctx context.Context) error {
 			header = bus.Header{}
 			telemetry.Inject(trace.ContextWithSpan(ctx, span), header)
 		}
-		err := n.deps.Bus.PublishValue(subject, header, message)
-		if told := leases.Of(message, time.Now()); told != nil {
+		var err error
+		now := time.Now()
+		if told := keys.Of(message, now); told != nil {
+			err = n.deps.Bus.PublishValue(subject, header, told)
+		}
+		if told := leases.Of(message, now); told != nil {
 			err = errors.Join(err, n.deps.Bus.PublishValue(leaseSubject, header, told))
 		}
 		if span != nil {

@@ -27,3 +27,28 @@ func (l *Leases) Of(m *feedv1.Message, now time.Time) *feedv1.Message {
 		PreviousLeaseSequence: m.GetPreviousLeaseSequence(), LeaseChanges: m.GetLeaseChanges(),
 	}
 }
+
+// Keys picks out of what one cursor says what concerns keys: all but the changes of leases. Who follows keys alone is then not woken by those.
+// It is used by one goroutine.
+type Keys struct{ said time.Time }
+
+// Of gives what to tell of m, which is not changed, or nil for nothing. At least every HeartbeatInterval, while anything at all is said,
+// it tells where the revision and the sequence stand.
+func (k *Keys) Of(m *feedv1.Message, now time.Time) *feedv1.Message {
+	due := now.Sub(k.said) >= HeartbeatInterval/2
+	leases := m.GetLeaseSequence() != m.GetPreviousLeaseSequence()
+	if leases && !due && !m.GetReset_() && m.GetLastRevision() == m.GetPreviousRevision() {
+		return nil
+	}
+	k.said = now
+	if !leases {
+		return m
+	}
+	return &feedv1.Message{
+		Version: m.GetVersion(), ClusterId: m.GetClusterId(), Publisher: m.GetPublisher(), PublisherRun: m.GetPublisherRun(),
+		Term: m.GetTerm(), HeadRevision: m.GetHeadRevision(), CompactRevision: m.GetCompactRevision(),
+		LeaseSequence: m.GetLeaseSequence(), HasLeader: m.GetHasLeader(), Leader: m.GetLeader(), Reset_: m.GetReset_(),
+		PreviousRevision: m.GetPreviousRevision(), LastRevision: m.GetLastRevision(), BodyLess: m.GetBodyLess(), Revisions: m.GetRevisions(),
+		PreviousLeaseSequence: m.GetLeaseSequence(),
+	}
+}
