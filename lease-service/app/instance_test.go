@@ -214,7 +214,7 @@ func TestOutage(t *testing.T) {
 		r.node.set(func(f *faults) { f.majority = false })
 		until(t, 3*time.Second, "everything expired", func() bool { leases, _, _ := r.node.count(); return leases == 0 })
 		_, _, calls := r.node.count()
-		require.LessOrEqual(t, calls, 3*count/1024+3)
+		require.LessOrEqual(t, calls, count/100, "many leases go in one call")
 	})
 }
 

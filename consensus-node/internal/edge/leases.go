@@ -240,7 +240,7 @@ func (s *Server) proposeForOwner(ctx context.Context, command *journalv1.Command
 	if !s.leads() {
 		return propose.Outcome{}, s.errNotLeader()
 	}
-	outcome, err := s.propose(ctx, propose.Write{Command: command, Exclusive: true})
+	outcome, err := s.propose(ctx, propose.Write{Command: command})
 	switch {
 	case err == nil:
 		return outcome, nil

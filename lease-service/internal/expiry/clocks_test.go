@@ -80,6 +80,17 @@ func TestRandomAgainstModel(t *testing.T) {
 			}
 		case 11:
 			now += time.Duration(r.Int64N(400))
+			live, over := 0, 0
+			for _, lease := range model {
+				if lease.State == expiry.Live {
+					live++
+					if lease.Deadline <= now {
+						over++
+					}
+				}
+			}
+			require.GreaterOrEqual(t, clocks.Overdue(now), over)
+			require.LessOrEqual(t, clocks.Overdue(now), live)
 			for _, due := range clocks.Due(now, 1+r.IntN(4)) {
 				lease := model[due]
 				require.Equal(t, expiry.Live, lease.State, "step %d of seed %d", step, seed)

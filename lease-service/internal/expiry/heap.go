@@ -1,5 +1,7 @@
 package expiry
 
+import "time"
+
 // The heap has four children per node: half as deep as a binary one, and the children share a cache line.
 const children = 4
 
@@ -57,4 +59,16 @@ func (c *Clocks) down(at int) {
 		c.swap(at, least)
 		at = least
 	}
+}
+
+// before counts the elements from a place downwards whose key is at most now.
+func (c *Clocks) before(now time.Duration, at int) int {
+	if at >= len(c.heap) || c.slots[c.heap[at]].key > now {
+		return 0
+	}
+	n := 1
+	for child := at*children + 1; child <= at*children+children; child++ {
+		n += c.before(now, child)
+	}
+	return n
 }

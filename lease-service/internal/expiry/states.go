@@ -100,6 +100,9 @@ func (c *Clocks) Due(now time.Duration, limit int) []int64 {
 	return due
 }
 
+// Overdue is how many leases Due could look at at now. It takes time for each of them.
+func (c *Clocks) Overdue(now time.Duration) int { return c.before(now, 0) }
+
 // Next is the earliest time at which Due may give a lease; ok is false if no clock runs.
 func (c *Clocks) Next() (at time.Duration, ok bool) {
 	if len(c.heap) == 0 {

@@ -15,15 +15,16 @@ import (
 )
 
 const (
-	// decisionMax bounds the leases of one call. Where many run out at once there is one call after the other, each of so many leases
-	// as the consensus tier takes within callMost, and none sooner than after a rest as long as the one before took: the writes of clients
-	// come in between, and those that still wait may be renewed.
+	// decisionMax bounds the leases of one call, of which there is one after the other where many run out at once, each after a rest: so that
+	// all that wait are gone after about expirySpread, evenly, and the writes of clients come in between. A call that takes too long for
+	// that pace is followed by one of more leases than decisionLeast.
 	decisionMax   = 512
 	decisionLeast = 128
-	callLeast     = 5 * time.Millisecond
-	callMost      = 10 * time.Millisecond
-	// restMost bounds the rest after a call.
-	restMost = 100 * time.Millisecond
+	expirySpread  = 2500 * time.Millisecond
+	// restMost bounds a rest: where few wait there is no need for so long a time.
+	restMost = 25 * time.Millisecond
+	// countEvery is how often those that wait are counted.
+	countEvery = 100 * time.Millisecond
 	// proposeTimeout bounds one call that proposes something. Past it the outcome is unknown and the call is made again.
 	proposeTimeout = 5 * time.Second
 	proposeRetry   = 100 * time.Millisecond
@@ -80,21 +81,30 @@ func (s *Service) decideLocked(now time.Duration) owner.Decision {
 	if s.deciding {
 		return owner.Decision{}
 	}
-	return s.core.Decide(now, s.decisions)
+	return s.core.Decide(now, s.pacing.leases)
 }
 
-// paceLocked takes in how long a call took, and gives the rest that follows it. The caller holds the lock.
-func (s *Service) paceLocked(leases int, took time.Duration) (rest time.Duration) {
-	if leases < s.decisions {
-		return 0 // nothing waits
+// pace is how fast expiries go out.
+type pace struct {
+	leases  int           // of the next call at most
+	rate    float64       // of leases a second, 0 while none wait
+	counted time.Duration // when it was reckoned
+}
+
+// next takes in that a call of so many leases took so long at now, and gives the rest that follows it. waiting counts those that still
+// wait.
+func (p *pace) next(now time.Duration, leases int, took time.Duration, waiting func() int) (rest time.Duration) {
+	if leases < p.leases {
+		*p = pace{leases: decisionLeast} // nothing waits
+		return 0
 	}
-	switch {
-	case took < callLeast:
-		s.decisions = min(2*s.decisions, decisionMax)
-	case took > callMost:
-		s.decisions = max(s.decisions/2, decisionLeast)
+	if p.rate == 0 || now-p.counted >= countEvery {
+		// Never slower, as there are fewer: the last of them would take forever.
+		p.rate, p.counted = max(p.rate, float64(waiting())/expirySpread.Seconds()), now
 	}
-	return min(took, restMost)
+	p.leases = min(max(int(p.rate*took.Seconds()), decisionLeast), decisionMax, 2*p.leases)
+	rest = time.Duration(float64(p.leases)/max(p.rate, 1)*float64(time.Second)) - took
+	return min(max(rest, 0), restMost)
 }
 
 // tidyLocked begins the reads that settle stopped leases, and what is due of checkpoints. The caller holds the lock.
@@ -136,7 +146,7 @@ func (s *Service) expire(ctx context.Context, span trace.Span, decision owner.De
 		if err == nil || !s.core.Standing(decision) || ctx.Err() != nil {
 			s.changedLocked(now)
 			void := !s.core.Holds(now)
-			rest := s.paceLocked(len(decision.IDs), now-began)
+			rest := s.pacing.next(now, len(decision.IDs), now-began, func() int { return s.core.Overdue(now) })
 			s.mu.Unlock()
 			if err != nil {
 				span.RecordError(err)

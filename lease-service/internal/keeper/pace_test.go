@@ -7,22 +7,51 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Calls that follow each other leave the consensus tier as much time as they took, and grow and shrink with how long they take. What
-// nothing waits behind is not held up.
-func TestPace(t *testing.T) {
-	s := &Service{decisions: decisionLeast}
-	require.Zero(t, s.paceLocked(decisionLeast-1, time.Second), "nothing waits")
-	require.Equal(t, decisionLeast, s.decisions)
-	for range 5 {
-		require.Equal(t, callLeast-1, s.paceLocked(s.decisions, callLeast-1))
+// storm has so many leases run out at once, each call of whose expiries takes a fixed time and so much for each lease, and tells
+// after how long the last is gone and the longest and the shortest time from one call to the next.
+func storm(leases int, call, each time.Duration) (last, longest, shortest time.Duration) {
+	p := pace{leases: decisionLeast}
+	now := time.Hour
+	began := now
+	shortest = time.Hour
+	for leases > 0 {
+		n := min(leases, p.leases)
+		took := call + time.Duration(n)*each
+		now += took
+		leases -= n
+		gap := took + p.next(now, n, took, func() int { return leases })
+		now += gap - took
+		if leases > decisionMax {
+			longest, shortest = max(longest, gap), min(shortest, gap)
+		}
 	}
-	require.Equal(t, decisionMax, s.decisions, "the tier takes more")
-	require.Equal(t, callMost, s.paceLocked(s.decisions, callMost))
-	require.Equal(t, decisionMax, s.decisions)
-	require.Equal(t, callMost+1, s.paceLocked(s.decisions, callMost+1))
-	require.Equal(t, decisionMax/2, s.decisions)
-	for range 5 {
-		require.Equal(t, restMost, s.paceLocked(s.decisions, time.Hour))
+	return now - began, longest, shortest
+}
+
+// Many that run out at once are spread evenly, and are gone in time; how many there are changes how fast they go, not how long it takes.
+func TestStormIsSpread(t *testing.T) {
+	const call, each = 3 * time.Millisecond, 10 * time.Microsecond
+	for _, leases := range []int{20_000, 50_000, 80_000} {
+		last, longest, shortest := storm(leases, call, each)
+		require.InDelta(t, expirySpread.Seconds(), last.Seconds(), expirySpread.Seconds()/10, "%d leases", leases)
+		require.Less(t, longest, 2*shortest, "%d leases", leases)
 	}
-	require.Equal(t, decisionLeast, s.decisions)
+}
+
+// Few are not held up for as long as that.
+func TestFewGoSooner(t *testing.T) {
+	last, longest, _ := storm(10*decisionLeast, time.Millisecond, 0)
+	require.Less(t, last, expirySpread/5)
+	require.LessOrEqual(t, longest, restMost+time.Millisecond)
+	p := pace{leases: decisionLeast}
+	require.Zero(t, p.next(time.Hour, decisionLeast-1, time.Second, func() int { t.Fatal("nothing waits"); return 0 }))
+}
+
+// A consensus tier that takes long is given more at a time and no rest, up to a bound.
+func TestSlowTierGetsLargerCalls(t *testing.T) {
+	p := pace{leases: decisionLeast}
+	for _, want := range []int{256, 512, 512} {
+		require.Zero(t, p.next(time.Hour, p.leases, 300*time.Millisecond, func() int { return 1_000_000 }))
+		require.Equal(t, want, p.leases)
+	}
 }

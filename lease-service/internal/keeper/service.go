@@ -52,8 +52,7 @@ type Service struct {
 	parked, proofs []*question
 	// deciding tells that a call of ExpireLeases is under way; the others tell of reads and of calls of CheckpointLeases.
 	deciding, settling, clearing, recording bool
-	// decisions is how many leases go into the next call of ExpireLeases at most.
-	decisions int
+	pacing                                  pace
 
 	left   bool
 	served bool
@@ -70,7 +69,7 @@ type Service struct {
 func New(cfg Config) *Service {
 	signal := func() chan struct{} { return make(chan struct{}, 1) }
 	s := &Service{
-		cfg: cfg, core: owner.New(cfg.Instance, checkpointEvery, cfg.Drift), decisions: decisionLeast,
+		cfg: cfg, core: owner.New(cfg.Instance, checkpointEvery, cfg.Drift), pacing: pace{leases: decisionLeast},
 		beatNow: signal(), tickNow: signal(), readNow: signal(), fixNow: signal(),
 	}
 	cfg.Metrics.observe(s)

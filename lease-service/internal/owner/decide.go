@@ -79,5 +79,8 @@ func (c *Core) Outcome(now time.Duration, d Decision, outcomes []consensusv1.Exp
 // Next is when Decide may have something to decide; ok is false if no clock runs.
 func (c *Core) Next() (at time.Duration, ok bool) { return c.clocks.Next() }
 
+// Overdue is how many leases Decide could decide upon at now, about: some of them were renewed. It looks at each of them.
+func (c *Core) Overdue(now time.Duration) int { return c.clocks.Overdue(now) }
+
 // Lease gives what is known of a lease.
 func (c *Core) Lease(id int64) (expiry.Lease, bool) { return c.clocks.Get(id) }
