@@ -31,6 +31,8 @@ const (
 	// endingAfter is when: longer than the grants take. quietTime of it, before the end, measures puts in peace.
 	endingAfter = 45 * time.Second
 	quietTime   = 5 * time.Second
+	// sampled are those of them that are looked at.
+	sampled = 500
 	// endingBound is how long the row waits for them all to be gone.
 	endingBound = 2 * time.Minute
 
@@ -239,14 +241,18 @@ func patientPuts(ctx context.Context, t *target, clients int, m *meter) error {
 type ending struct {
 	lease pb.LeaseClient
 	at    time.Time // when all of them end
-	// looked is how many are known to be gone.
-	looked int
+	// sample has those of some of the leases that are not known to be gone.
+	sample []int64
 }
 
 // grant gives each lease what is left until one moment.
 func (e *ending) grant(ctx context.Context, t *target) error {
 	const clients = 1000
-	e.looked = 0
+	e.sample = e.sample[:0]
+	for id := int64(1); id <= endingLeases; id += endingLeases / sampled {
+		e.sample = append(e.sample, id)
+	}
+	rand.Shuffle(len(e.sample), func(i, j int) { e.sample[i], e.sample[j] = e.sample[j], e.sample[i] })
 	e.lease, e.at = pb.NewLeaseClient(t.conn(0)), time.Now().Add(endingAfter)
 	ttl := func() int64 { return int64(time.Until(e.at)/time.Second) + 1 }
 	if err := grantMany(ctx, t, clients, endingLeases, ttl, &meter{}); err != nil {
@@ -294,14 +300,34 @@ func (e *ending) steps(ctx context.Context, st *stage) error {
 	return fmt.Errorf("not all leases are gone %v after their end", endingBound)
 }
 
-// gone looks at some of the leases, where it came to last: a list of all would be work that disturbs what is measured. At the end it asks
-// for the list.
+// gone looks at some of the leases, a few at a time, until it has seen one that is still there: a list of all would be work that disturbs
+// what is measured. Those are looked at last the next time. When none of them is left it asks for the list.
 func (e *ending) gone(ctx context.Context) (bool, error) {
-	const step = endingLeases / 500
-	for ; e.looked < endingLeases; e.looked += step {
-		left, err := e.lease.LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: int64(e.looked) + 1})
-		if err != nil || left.TTL >= 0 {
+	const few = 25
+	for len(e.sample) > 0 {
+		some := e.sample[:min(few, len(e.sample))]
+		left := make([]int64, len(some))
+		group, looking := errgroup.WithContext(ctx)
+		for i, id := range some {
+			group.Go(func() error {
+				answer, err := e.lease.LeaseTimeToLive(looking, &pb.LeaseTimeToLiveRequest{ID: id})
+				left[i] = answer.GetTTL()
+				return err
+			})
+		}
+		if err := group.Wait(); err != nil {
 			return false, err
+		}
+		e.sample = e.sample[len(some):]
+		there := 0
+		for i, id := range some {
+			if left[i] >= 0 {
+				e.sample = append(e.sample, id)
+				there++
+			}
+		}
+		if there > 0 {
+			return false, nil
 		}
 	}
 	list, err := e.lease.LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
