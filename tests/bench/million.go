@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 )
@@ -79,6 +81,26 @@ func streamMillion(conn *grpc.ClientConn, _ *rand.Rand) call {
 	}
 }
 
+// patient is an operation that is tried again while the system says that it has too many requests, as etcd does of all that come while it
+// defragments. The operation lasts until it is done.
+func patient(operation func(*grpc.ClientConn, *rand.Rand) call) func(*grpc.ClientConn, *rand.Rand) call {
+	const every = 5 * time.Millisecond
+	return func(conn *grpc.ClientConn, random *rand.Rand) call {
+		once := operation(conn, random)
+		return func(ctx context.Context) error {
+			for {
+				err := once(ctx)
+				if !errors.Is(rpctypes.Error(err), rpctypes.ErrTooManyRequests) {
+					return err
+				}
+				if err := pause(ctx, every); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
 // millionRows are the rows about much data.
 func millionRows() []row {
 	rows := []row{
@@ -96,7 +118,7 @@ func millionRows() []row {
 				"to its first answer, and started_mb that node's peak until then",
 		},
 	}
-	puts := closedLoop(putAnyKey)
+	puts := closedLoop(patient(putAnyKey))
 	for _, r := range []struct {
 		name, about string
 		work        upkeep

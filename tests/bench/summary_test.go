@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"math"
 	"math/rand/v2"
 	"regexp"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc"
 )
 
 func TestSpread(t *testing.T) {
@@ -128,4 +131,19 @@ func TestKeysAreDistinct(t *testing.T) {
 		require.False(t, seen[key])
 		seen[key] = true
 	}
+}
+
+// A system that has too many requests is asked again, any other error is the operation's.
+func TestPatientOperation(t *testing.T) {
+	answers := []error{rpctypes.ErrGRPCRequestTooManyRequests, rpctypes.ErrGRPCRequestTooManyRequests, nil, rpctypes.ErrGRPCNoSpace}
+	operation := patient(func(*grpc.ClientConn, *rand.Rand) call {
+		return func(context.Context) error {
+			err := answers[0]
+			answers = answers[1:]
+			return err
+		}
+	})(nil, nil)
+	require.NoError(t, operation(t.Context()))
+	require.Len(t, answers, 1)
+	require.ErrorIs(t, operation(t.Context()), rpctypes.ErrGRPCNoSpace)
 }
