@@ -28,23 +28,23 @@ const responseBytesMax = 1 << 30
 const reconnectEvery = 50 * time.Millisecond
 
 // dial makes a connection that stands later.
-func dial(endpoint string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+endpoint,
+func dial(endpoint string, more ...grpc.DialOption) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+endpoint, append(more,
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: reconnectEvery, Multiplier: 1, MaxDelay: reconnectEvery},
 			MinConnectTimeout: connectTimeout,
 		}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(responseBytesMax)))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(responseBytesMax)))...)
 }
 
 // connect returns when all connections stand, so that no run pays for them.
-func connect(ctx context.Context, endpoints []string, connections int) (*target, error) {
+func connect(ctx context.Context, endpoints []string, connections int, more ...grpc.DialOption) (*target, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	t := &target{endpoints: endpoints}
 	for i := range connections {
-		conn, err := dial(endpoints[i%len(endpoints)])
+		conn, err := dial(endpoints[i%len(endpoints)], more...)
 		if err != nil {
 			return nil, errors.Join(err, t.close())
 		}

@@ -9,6 +9,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 )
 
 // watchRows are about what watches cost, and what they cost others.
@@ -144,10 +145,17 @@ const (
 	largeEvery = 100 * time.Millisecond
 )
 
+// A client that has stopped reading still takes in what its stream's window holds: it is fixed, since gRPC lets it grow up to 16 MiB, so that
+// for many seconds the load would do nothing but fill windows. After so many large puts they are full.
+const (
+	stoppedWindow = 64 << 10
+	fillingPuts   = 5
+)
+
 // besideStopped is a load beside a key with large values, and watches on it whose clients read nothing after the beginning.
 func besideStopped(l load, watches int) load {
 	return func(ctx context.Context, t *target, clients int, m *meter) error {
-		stopped, err := connect(ctx, t.endpoints, max(1, watches/50))
+		stopped, err := connect(ctx, t.endpoints, max(1, watches/50), grpc.WithStaticStreamWindowSize(stoppedWindow))
 		if err != nil {
 			return err
 		}
@@ -160,12 +168,14 @@ func besideStopped(l load, watches int) load {
 				return err
 			}
 		}
-		m.start()
 		group, both := errgroup.WithContext(context.WithoutCancel(ctx))
 		group.Go(func() error { return l(ctx, t, clients, m) })
 		group.Go(func() error {
 			kv, v := pb.NewKVClient(t.conn(0)), value(rand.New(rand.NewPCG(4, 0)), largeBytes)
-			for ctx.Err() == nil {
+			for n := 0; ctx.Err() == nil; n++ {
+				if n == fillingPuts {
+					m.start()
+				}
 				if _, err := kv.Put(both, &pb.PutRequest{Key: key, Value: v}); err != nil {
 					return err
 				}
