@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/binary"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -73,5 +74,27 @@ func BenchmarkReader(b *testing.B) {
 			b.Fatal(err)
 		}
 		r.Close()
+	}
+}
+
+// BenchmarkCommitRows is a commit of many rows of one bucket, as when many leases come and go.
+func BenchmarkCommitRows(b *testing.B) {
+	const rows = 5000
+	opts := benchOptions()
+	opts.CommitInterval, opts.CommitOps, opts.NoSync = never, 1<<30, true
+	s := open(b, filepath.Join(b.TempDir(), "db"), opts)
+	batch := Batch{Term: 1, Rows: make([]Row, rows)}
+	for i := range batch.Rows {
+		batch.Rows[i] = Row{Bucket: BucketLease, Key: binary.BigEndian.AppendUint64(nil, uint64(i)*0x9e3779b97f4a7c15), Value: make([]byte, 40)}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		batch.Index++
+		if err := s.Apply(batch); err != nil {
+			b.Fatal(err)
+		}
+		if err := s.Flush(b.Context()); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -188,10 +188,8 @@ func (f *file) write(g *generation) (times CommitTimes, err error) {
 	if err := writeRevisions(tx.Bucket([]byte(BucketKey)), &g.segment); err != nil {
 		return times, fmt.Errorf("bucket %s: %w", BucketKey, err)
 	}
-	for i := range g.rows {
-		if err := writeRow(tx, &g.rows[i]); err != nil {
-			return times, fmt.Errorf("bucket %s: %w", g.rows[i].Bucket, err)
-		}
+	if err := writeRows(tx, g.rows); err != nil {
+		return times, err
 	}
 	if err := writeProgress(tx.Bucket([]byte(BucketMeta)), g); err != nil {
 		return times, fmt.Errorf("bucket %s: %w", BucketMeta, err)
@@ -236,15 +234,26 @@ func writeRevisions(keys *bbolt.Bucket, s *segment) error {
 	return nil
 }
 
-func writeRow(tx *bbolt.Tx, r *Row) error {
-	b, err := tx.CreateBucketIfNotExists([]byte(r.Bucket))
-	switch {
-	case err != nil:
-		return err
-	case r.Delete:
-		return b.Delete(r.Key)
+// writeRows looks a bucket up once for all rows of it that follow each other, which may be thousands.
+func writeRows(tx *bbolt.Tx, rows []Row) (err error) {
+	var bucket *bbolt.Bucket
+	for i := range rows {
+		r := &rows[i]
+		if bucket == nil || r.Bucket != rows[i-1].Bucket {
+			bucket, err = tx.CreateBucketIfNotExists([]byte(r.Bucket))
+		}
+		switch {
+		case err != nil:
+		case r.Delete:
+			err = bucket.Delete(r.Key)
+		default:
+			err = bucket.Put(r.Key, r.Value)
+		}
+		if err != nil {
+			return fmt.Errorf("bucket %s: %w", r.Bucket, err)
+		}
 	}
-	return b.Put(r.Key, r.Value)
+	return nil
 }
 
 // writeProgress says up to which entry the transaction goes.

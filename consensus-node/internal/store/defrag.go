@@ -275,10 +275,8 @@ func (d *defragmentation) copyRest() error {
 	if err := dropRevisions(tx.Bucket([]byte(BucketKey)), n.drops); err != nil {
 		return err
 	}
-	for i := range n.rows {
-		if err := writeRow(tx, &n.rows[i]); err != nil {
-			return fmt.Errorf("bucket %s: %w", n.rows[i].Bucket, err)
-		}
+	if err := writeRows(tx, n.rows); err != nil {
+		return err
 	}
 	// The consistent index, the term and the ConfState are no rows.
 	if err := src.Bucket([]byte(BucketMeta)).ForEach(tx.Bucket([]byte(BucketMeta)).Put); err != nil {
