@@ -154,8 +154,11 @@ func membersComeAndGo(t *testing.T, s *system) {
 	require.Eventually(t, func() bool { return listMembers(t, s)[learner].Name == "s4" }, healthyWithin, 50*time.Millisecond)
 	learnerServes(t, s, "s4")
 	require.Eventually(t, func() bool {
-		out, _, err := s.Etcdctl(t, "member", "promote", fmt.Sprintf("%x", learner))
-		return err == nil && strings.HasPrefix(out, fmt.Sprintf("Member %x promoted in cluster ", learner)) ||
+		out, said, err := s.Etcdctl(t, "member", "promote", fmt.Sprintf("%x", learner))
+		if err != nil {
+			t.Logf("member promote: %v: %s", err, said)
+		}
+		return err == nil && strings.HasPrefix(out, fmt.Sprintf("Member %16x promoted in cluster ", learner)) ||
 			s.oracle && err != nil && !listMembers(t, s)[learner].IsLearner // done, and the answer was lost, as in remove
 	}, healthyWithin, 100*time.Millisecond)
 	require.ErrorIs(t, answered(t, promote), rpctypes.ErrMemberNotLearner)
@@ -180,7 +183,7 @@ func membersComeAndGo(t *testing.T, s *system) {
 		out, _, err = s.Etcdctl(t, "member", "add", "s5", "--peer-urls="+url)
 		return err == nil
 	}, healthyWithin, 100*time.Millisecond)
-	require.Regexp(t, `^Member [0-9a-f]+ added to cluster [0-9a-f]+\n\nETCD_NAME="s5"\nETCD_INITIAL_CLUSTER="[^"]*s5=`+url+`[^"]*"\n`+
+	require.Regexp(t, `^Member [ 0-9a-f]{16} added to cluster [ 0-9a-f]{16}\n\nETCD_NAME="s5"\nETCD_INITIAL_CLUSTER="[^"]*s5=`+url+`[^"]*"\n`+
 		`ETCD_INITIAL_ADVERTISE_PEER_URLS="`+url+`"\nETCD_INITIAL_CLUSTER_STATE="existing"\n$`, out)
 	s.Join(t, "s5", listed(listMembers(t, s)))
 	require.Eventually(t, func() bool { return strings.Count(ctl(t, s, "member", "list"), ", started, s") == 4 }, healthyWithin, 100*time.Millisecond)
@@ -198,7 +201,7 @@ func membersComeAndGo(t *testing.T, s *system) {
 		text, _, err = s.Etcdctl(t, "member", "remove", fmt.Sprintf("%x", newest))
 		return err == nil || s.oracle && listMembers(t, s)[newest] == nil // as in remove
 	}, healthyWithin, 100*time.Millisecond)
-	require.True(t, err != nil || assert.Regexp(t, fmt.Sprintf(`^Member %x removed from cluster [0-9a-f]+\n$`, newest), text))
+	require.True(t, err != nil || assert.Regexp(t, fmt.Sprintf(`^Member %16x removed from cluster [ 0-9a-f]{16}\n$`, newest), text))
 	if code := s.ExitCode(t, "s5"); !s.oracle {
 		require.Equal(t, exitRemoved, code)
 	}
