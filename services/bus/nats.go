@@ -101,15 +101,24 @@ func (b *natsBus) options(name string) []nats.Option {
 }
 
 func (b *natsBus) connected(c *nats.Conn) {
-	b.up.Store(true)
+	before := b.turn(true)
 	b.logger.Info("bus connected", "server", c.ConnectedUrlRedacted())
-	b.notify(Reconnect)
+	notify(before, Reconnect)
 }
 
 func (b *natsBus) disconnected(_ *nats.Conn, err error) {
-	b.up.Store(false)
+	before := b.turn(false)
 	b.logger.Warn("bus disconnected", "error", err)
-	b.notify(Disconnect)
+	notify(before, Disconnect)
+}
+
+// turn says that the connection is up or down, and returns the subscriptions made before: they alone have a gap. Who
+// subscribes after Connected has said so missed nothing.
+func (b *natsBus) turn(up bool) []*natsSubscription {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.up.Store(up)
+	return b.currentLocked()
 }
 
 // asyncError is where nats.go tells what it would otherwise do in silence.
@@ -125,9 +134,8 @@ func (b *natsBus) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	}
 }
 
-// notify tells every subscription of a gap.
-func (b *natsBus) notify(cause Cause) {
-	for _, s := range b.current() {
+func notify(subscriptions []*natsSubscription, cause Cause) {
+	for _, s := range subscriptions {
 		s.gap(cause)
 	}
 }
@@ -135,6 +143,10 @@ func (b *natsBus) notify(cause Cause) {
 func (b *natsBus) current() []*natsSubscription {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.currentLocked()
+}
+
+func (b *natsBus) currentLocked() []*natsSubscription {
 	list := make([]*natsSubscription, 0, len(b.subscriptions))
 	for s := range b.subscriptions {
 		list = append(list, s)

@@ -123,3 +123,48 @@ func connect(t *testing.T, address string, limits bus.Limits) bus.Bus {
 	require.NoError(t, err)
 	return b
 }
+
+// A subscription made once the connection says that it is up missed nothing, however late the news of the connection
+// is told to those made before.
+func TestSubscribedOnceConnected(t *testing.T) {
+	s := newServer(t)
+	s.start(t)
+	gaps := make(chan bus.Cause, 10)
+	connected, subscribed := make(chan struct{}), make(chan struct{})
+	b, err := bus.NewNATS(bus.NATSConfig{
+		URL: "nats://" + s.address, Name: t.Name(), Logger: slog.New(blocksOnce{reached: connected, release: subscribed}),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.Close()) })
+	<-connected // the connection is about to tell its subscriptions
+	require.True(t, b.Connected())
+	messages := make(chan bus.Message, 10)
+	_, err = b.Subscribe("x", func(m bus.Message) { messages <- m }, func(c bus.Cause) { gaps <- c })
+	require.NoError(t, err)
+	close(subscribed)
+	require.NoError(t, b.Publish("x", nil, nil))
+	select {
+	case <-messages:
+	case <-time.After(patience):
+		require.FailNow(t, "what is published arrives")
+	}
+	s.kill(t)
+	require.Equal(t, bus.Disconnect, <-gaps, "the first gap is the first interruption")
+}
+
+// blocksOnce is a log whose first record waits for release.
+type blocksOnce struct{ reached, release chan struct{} }
+
+func (h blocksOnce) Enabled(context.Context, slog.Level) bool { return true }
+func (h blocksOnce) WithAttrs([]slog.Attr) slog.Handler       { return h }
+func (h blocksOnce) WithGroup(string) slog.Handler            { return h }
+
+func (h blocksOnce) Handle(context.Context, slog.Record) error {
+	select {
+	case <-h.release:
+	default:
+		close(h.reached)
+		<-h.release
+	}
+	return nil
+}
