@@ -110,11 +110,14 @@ func (v *View) kept(rev int64) []Revision {
 }
 
 // heldAt returns what keys hold at rev and got by the last compaction, and
-// whether any key exists at rev at all.
+// whether any key exists at rev at all. A key that the change at rev deleted
+// and put again counts for none, as in etcd, whose index looks at the first of
+// a key's lives that had not ended before rev.
 func (v *View) heldAt(rev int64) (held []Revision, exist bool) {
 	v.tree.Scan(func(e entry) bool {
-		if r, ok := e.slot.Load().at(rev); ok {
-			exist = true
+		h := e.slot.Load()
+		if r, ok := h.at(rev); ok {
+			exist = exist || !h.ends(rev)
 			if r.rev.Main <= v.compact {
 				held = append(held, r.rev)
 			}

@@ -59,6 +59,19 @@ func (h *history) before(main int64) (record, bool) {
 	return record{}, false
 }
 
+// ends says whether a tombstone at revision main is among what the index has of the key.
+func (h *history) ends(main int64) bool {
+	if h.last.rev.Main == main && h.last.tombstone() {
+		return true
+	}
+	for i := firstAfter(h.older, main) - 1; i >= 0 && h.older[i].rev.Main == main; i-- {
+		if h.older[i].tombstone() {
+			return true
+		}
+	}
+	return false
+}
+
 // firstAfter returns the position of the first record above revision main.
 func firstAfter(recs []record, main int64) int {
 	return sort.Search(len(recs), func(i int) bool { return recs[i].rev.Main > main })
