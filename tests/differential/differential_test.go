@@ -71,8 +71,7 @@ func newPair(t *testing.T) (*differential.Pair, *framework.Cluster) {
 // endsMax is how often etcd may end in one test.
 const endsMax = 3
 
-// ended tells whether etcd has ended by itself, which is no difference: a read beside a compaction ends 3.7.3 now and then ("range failed
-// to find revision pair"). Its output says why.
+// ended tells whether etcd has ended by itself, which is no difference: see "etcd's end" in MustDiffer. Its output says why.
 func ended(t *testing.T, etcd *framework.Cluster) bool {
 	t.Helper()
 	const patience, every = time.Second, 20 * time.Millisecond
