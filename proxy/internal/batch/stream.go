@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/holdfastdb/holdfast/services/credit"
 )
@@ -64,6 +65,7 @@ type Stream[Q any, A Answer] struct {
 	setID   func(Q, uint64)
 	cancel  context.CancelFunc
 	done    chan struct{}
+	ended   atomic.Bool // once err is set
 
 	mu        sync.Mutex
 	nextID    uint64
@@ -149,6 +151,9 @@ func (s *Stream[Q, A]) Done() <-chan struct{} { return s.done }
 
 // Err tells why the stream ended, nil while it lives.
 func (s *Stream[Q, A]) Err() error {
+	if !s.ended.Load() { // each call asks
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
@@ -235,6 +240,7 @@ func (s *Stream[Q, A]) fail(err error) {
 	s.mu.Lock()
 	if s.err == nil {
 		s.err = err
+		s.ended.Store(true)
 	}
 	s.mu.Unlock()
 	s.lane.Close()

@@ -68,6 +68,8 @@ type Client struct {
 	config  Config
 	waiters sync.Pool
 	expiry  expiry
+	// hung is for the first attempts of serializable reads.
+	hung expiry
 
 	// nodes maps endpoints to *callHolder; they are few and looked up by every call.
 	nodes sync.Map
@@ -78,6 +80,7 @@ func New(config Config) *Client {
 	return &Client{
 		config:  config,
 		expiry:  expiry{timeout: config.Timeout},
+		hung:    expiry{timeout: hungAfter},
 		waiters: sync.Pool{New: func() any { return &waiter{done: make(chan result, 1)} }},
 	}
 }
@@ -112,7 +115,7 @@ func (c *Client) Do(ctx context.Context, call *Call) (*consensusv1.Answer, error
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}
-	a := attempts{client: c, call: call, ctx: ctx, deadline: deadline, expired: overtime}
+	a := attempts{client: c, call: call, ctx: ctx, began: now, deadline: deadline, expired: overtime}
 	for {
 		table, changed := c.config.Topology.Changed()
 		answer, outcome := a.try(table, changed)
@@ -144,6 +147,7 @@ type attempts struct {
 	client   *Client
 	call     *Call
 	ctx      context.Context //nolint:containedctx // lives as long as the call
+	began    time.Time
 	deadline time.Time
 	expired  <-chan struct{}
 
@@ -194,11 +198,9 @@ func (a *attempts) await(w *waiter, endpoint string, changed <-chan struct{}) (r
 	if a.call.Class == routing.Write {
 		changed = nil
 	}
-	var hung <-chan time.Time
+	var hung <-chan struct{}
 	if a.call.Class == routing.Serializable && a.count == 1 {
-		timer := time.NewTimer(hungAfter)
-		defer timer.Stop()
-		hung = timer.C
+		hung = a.client.hung.begin(a.began)
 	}
 	for {
 		select {

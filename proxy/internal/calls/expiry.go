@@ -2,6 +2,7 @@ package calls
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,19 +14,30 @@ const expiryStep = 50 * time.Millisecond
 type expiry struct {
 	timeout time.Duration
 
-	mu    sync.Mutex
-	until time.Time // the calls that begin before it share over
+	mu      sync.Mutex // of who replaces current
+	current atomic.Pointer[step]
+}
+
+// step is the calls that begin before a time; they share over.
+type step struct {
+	until time.Time
 	over  chan struct{}
 }
 
 // begin gives a channel that is closed when the time of a call that begins now is over, up to expiryStep late.
 func (e *expiry) begin(now time.Time) <-chan struct{} {
+	if s := e.current.Load(); s.takes(now) {
+		return s.over
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.over == nil || !now.Before(e.until) {
-		over := make(chan struct{})
-		e.until, e.over = now.Add(expiryStep), over
-		time.AfterFunc(e.timeout+expiryStep, func() { close(over) })
+	s := e.current.Load()
+	if !s.takes(now) {
+		s = &step{until: now.Add(expiryStep), over: make(chan struct{})}
+		time.AfterFunc(e.timeout+expiryStep, func() { close(s.over) })
+		e.current.Store(s)
 	}
-	return e.over
+	return s.over
 }
+
+func (s *step) takes(now time.Time) bool { return s != nil && now.Before(s.until) }

@@ -28,7 +28,7 @@ const nodePatience = 2 * time.Second
 // Each has a gRPC stream of its own, so that its receiver's pace holds up nobody else, and ends with ctx.
 func (c *Client) Stream(ctx context.Context, call *Call, route func(*routing.Table) []string, sink Sink) error {
 	now := time.Now()
-	a := attempts{client: c, call: call, ctx: ctx, deadline: now.Add(c.config.Timeout), expired: c.expiry.begin(now)}
+	a := attempts{client: c, call: call, ctx: ctx, began: now, deadline: now.Add(c.config.Timeout), expired: c.expiry.begin(now)}
 	tried := 0
 	for {
 		table, changed := c.config.Topology.Changed()
