@@ -26,6 +26,7 @@ import (
 	"github.com/holdfastdb/holdfast/consensus-node/internal/transport"
 	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
 	peerv1 "github.com/holdfastdb/holdfast/proto/holdfast/peer/v1"
+	"github.com/holdfastdb/holdfast/services/buffers"
 	"github.com/holdfastdb/holdfast/services/bus"
 	"github.com/holdfastdb/holdfast/services/clock"
 	"github.com/holdfastdb/holdfast/services/failure"
@@ -39,6 +40,8 @@ type Dependencies struct {
 	Tracers trace.TracerProvider
 	// Metrics takes the node's metrics.
 	Metrics prometheus.Registerer
+	// Buffers lends the memory of long answers to ranges, to a proxy in the same process that gives it back; nil makes it anew.
+	Buffers *buffers.Pool
 	// Bus carries the change feed; nil: followers use direct streams.
 	Bus bus.Bus
 	// SpeakAlways makes this node publish whatever it applies. Without it the leader alone publishes, as on a bus that all
@@ -156,7 +159,7 @@ func (n *Node) build() error {
 		ClusterID: n.clusterID, MemberID: n.memberID, Node: n.machine, Packer: n.packer, Raft: n.raft, Store: n.disk.store,
 		Space: n.space, Free: n.cfg.freeBytes,
 		Ring: n.ring, Speaker: n.speaker, Registry: n.registry, Leases: edge.NewLeases(boot.Now), Limits: limits,
-		ActiveSince: n.transport.ActiveSince, Silence: n.transport.Silence, Forward: n.forward,
+		ActiveSince: n.transport.ActiveSince, Silence: n.transport.Silence, Forward: n.forward, Buffers: n.deps.Buffers,
 		Observer: n.metrics, Logger: n.log, Tracer: n.deps.Tracers.Tracer("consensus-node"),
 	})
 	return n.register(n.deps.Metrics)

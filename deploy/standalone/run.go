@@ -19,6 +19,7 @@ import (
 	consensus "github.com/holdfastdb/holdfast/consensus-node/app"
 	lease "github.com/holdfastdb/holdfast/lease-service/app"
 	proxy "github.com/holdfastdb/holdfast/proxy/app"
+	"github.com/holdfastdb/holdfast/services/buffers"
 	"github.com/holdfastdb/holdfast/services/bus"
 	"github.com/holdfastdb/holdfast/services/direct"
 	"github.com/holdfastdb/holdfast/services/grpcclient"
@@ -92,6 +93,7 @@ type assembly struct {
 	registry  *prometheus.Registry
 	changes   *lane
 	inProcess *direct.Conn
+	buffers   *buffers.Pool // of the node's long answers, from the proxy back to it
 }
 
 func (a *assembly) close() error {
@@ -105,7 +107,7 @@ func (a *assembly) close() error {
 // assemble builds the services from the durable one outwards. Each is reached by the others through the direct binding, and by
 // those of other nodes through the server on the peer URLs.
 func assemble(ctx context.Context, s *settings, logger *slog.Logger, l listeners) (_ *assembly, err error) {
-	a := &assembly{settings: s, logger: logger, registry: telemetry.NewRegistry(program), inProcess: direct.New(program)}
+	a := &assembly{settings: s, logger: logger, registry: telemetry.NewRegistry(program), inProcess: direct.New(program), buffers: &buffers.Pool{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
@@ -143,7 +145,7 @@ func (a *assembly) buildNode(ctx context.Context, peers grpc.ServiceRegistrar) e
 		return err
 	}
 	a.node, err = consensus.Open(a.settings.node, consensus.Dependencies{ //nolint:contextcheck // closing at a failure must not be cut short
-		Logger: component(a.logger, consensus.Program), Tracers: tracers, Metrics: a.registry, Bus: changes, SpeakAlways: true,
+		Logger: component(a.logger, consensus.Program), Tracers: tracers, Metrics: a.registry, Bus: changes, Buffers: a.buffers, SpeakAlways: true,
 	})
 	if err != nil {
 		return err
@@ -199,7 +201,7 @@ func (a *assembly) buildProxy(ctx context.Context, clients []net.Listener) error
 	}
 	a.proxy, err = proxy.New(ctx, a.settings.proxy, proxy.Dependencies{
 		Logger: component(a.logger, proxy.Program), Tracers: tracers, Metrics: a.registry,
-		MetricsHandler: telemetry.MetricsHandler(a.registry), ClientListeners: clients,
+		MetricsHandler: telemetry.MetricsHandler(a.registry), ClientListeners: clients, Buffers: a.buffers,
 		Dial: func(address string) (proxy.Conn, error) { return a.dial(address) },
 	})
 	return err

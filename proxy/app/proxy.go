@@ -30,6 +30,7 @@ import (
 	"github.com/holdfastdb/holdfast/proxy/internal/upstream"
 	"github.com/holdfastdb/holdfast/proxy/internal/watch"
 	"github.com/holdfastdb/holdfast/proxy/internal/wire"
+	"github.com/holdfastdb/holdfast/services/buffers"
 	"github.com/holdfastdb/holdfast/services/grpcclient"
 	"github.com/holdfastdb/holdfast/services/grpcserver"
 	"github.com/holdfastdb/holdfast/services/lifecycle"
@@ -52,6 +53,9 @@ type Dependencies struct {
 	// Dial connects to a consensus node, watch-hub or lease-service at host:port, without waiting for it; nil dials over
 	// the network. Standalone answers for its own addresses with direct bindings, whose Close may do nothing.
 	Dial func(address string) (Conn, error)
+	// Buffers gets the memory of answers to ranges once they are sent. Not nil only where a node in the same process makes them and nobody else
+	// reads them.
+	Buffers *buffers.Pool
 	// Run changes at each start of the process; 0 takes the time.
 	Run uint64
 }
@@ -142,7 +146,7 @@ func (p *Proxy) wire(deps Dependencies) *edge.Metrics {
 			NotifyInterval: p.config.WatchNotifyInterval, Observer: observer, Log: p.log,
 		}),
 		Leases:   lease.NewService(p.leases, p.topology, p.calls, removal, p.log),
-		Topology: p.topology, Monitor: p.monitor, Metrics: metrics, Tracer: tracer,
+		Topology: p.topology, Monitor: p.monitor, Metrics: metrics, Tracer: tracer, Buffers: deps.Buffers,
 	})
 	return metrics
 }

@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/holdfastdb/holdfast/consensus-node/internal/mvcc"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/node"
 	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
 )
@@ -110,7 +111,9 @@ func (s *Server) run(ctx context.Context, r read, view *node.View) *consensusv1.
 func (s *Server) rangeRead(request *pb.RangeRequest) readFunc {
 	return func(_ context.Context, view *node.View) ([]byte, int64, error) {
 		began, revision := time.Now(), view.KV.Revision()
-		data, err := view.KV.AppendRange(nil, request, view.Values, s.header(revision, s.term()))
+		encoder := s.encoders.Get().(*mvcc.Encoder) //nolint:forcetypeassert // the pool holds nothing else
+		data, err := encoder.Range(view.KV, s.cfg.Buffers, request, view.Values, s.header(revision, s.term()))
+		s.encoders.Put(encoder)
 		s.cfg.Observer.Ranged(err != nil, time.Since(began))
 		return data, revision, err
 	}

@@ -3,18 +3,21 @@ package edge
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/holdfastdb/holdfast/consensus-node/internal/mvcc"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/node"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/outbox"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/propose"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/raftnode"
 	"github.com/holdfastdb/holdfast/consensus-node/internal/store"
 	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
+	"github.com/holdfastdb/holdfast/services/buffers"
 	"github.com/holdfastdb/holdfast/services/failure"
 )
 
@@ -60,6 +63,8 @@ type Config struct {
 	Silence func(ctx context.Context, member, term uint64) (time.Duration, error)
 	// Forward carries a call to a member that leads.
 	Forward func(ctx context.Context, leader uint64, call *consensusv1.Call) (*consensusv1.Answer, error)
+	// Buffers lends the memory of long answers; whoever has read the last of one may give it back.
+	Buffers *buffers.Pool
 	// Observer is told what the calls come to.
 	Observer Observer
 	Limits   Limits
@@ -73,6 +78,7 @@ type Server struct {
 	cfg      Config
 	ids      *idSource
 	failures failure.Edge
+	encoders sync.Pool // of *mvcc.Encoder
 	// changing holds a token while one change of the member list is on its way.
 	changing      chan struct{}
 	noSpace       raising
@@ -81,7 +87,10 @@ type Server struct {
 
 // New makes a server.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, ids: newIDSource(cfg.MemberID), failures: failure.Edge{Logger: cfg.Logger}, changing: make(chan struct{}, 1)}
+	return &Server{
+		cfg: cfg, ids: newIDSource(cfg.MemberID), failures: failure.Edge{Logger: cfg.Logger},
+		encoders: sync.Pool{New: func() any { return &mvcc.Encoder{} }}, changing: make(chan struct{}, 1),
+	}
 }
 
 // header makes the header of an answer whose state had the given revision.

@@ -2,13 +2,10 @@ package mvcc
 
 import (
 	"math"
-	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 )
 
 // Range answers a range request. The response's header holds the view's
@@ -87,41 +84,6 @@ func (s *snapshot) rangeHits(req *pb.RangeRequest, vals Values, count bool) (*pb
 		return resp, nil, nil
 	}
 	return resp, hits, nil
-}
-
-// Encoded gives what Values gives in the form in which it is stored, which is
-// also its protobuf wire form.
-type Encoded interface {
-	Values
-	// Encoded returns the stored bytes of a revision. They are valid for as
-	// long as the picture of the database that they come from.
-	Encoded(rev Revision) ([]byte, error)
-}
-
-// AppendRange appends the wire form of what Range answers to dst, with this
-// header. The key-values are copied as they are stored: a range of ten thousand
-// keys takes no more memory than its answer is long.
-func (v *View) AppendRange(dst []byte, req *pb.RangeRequest, vals Encoded, header *pb.ResponseHeader) ([]byte, error) {
-	resp, hits, err := v.rangeHits(req, vals, true)
-	if err != nil {
-		return nil, err
-	}
-	resp.Header = header
-	stored, size := make([][]byte, len(hits)), proto.Size(resp)
-	for i := range hits {
-		if stored[i], err = vals.Encoded(hits[i].rev); err != nil {
-			return nil, loadError(hits[i].rev, err)
-		}
-		size += 1 + protowire.SizeBytes(len(stored[i]))
-	}
-	if dst, err = (proto.MarshalOptions{}).MarshalAppend(slices.Grow(dst, size), resp); err != nil {
-		return nil, err
-	}
-	const fieldKvs = 2 // of RangeResponse; fields may come in any order
-	for _, data := range stored {
-		dst = protowire.AppendBytes(protowire.AppendTag(dst, fieldKvs, protowire.BytesType), data)
-	}
-	return dst, nil
 }
 
 func (s *snapshot) count(keys span, rev int64) int64 {

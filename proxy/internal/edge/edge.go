@@ -20,6 +20,7 @@ import (
 	"github.com/holdfastdb/holdfast/proxy/internal/routing"
 	"github.com/holdfastdb/holdfast/proxy/internal/topology"
 	"github.com/holdfastdb/holdfast/proxy/internal/wire"
+	"github.com/holdfastdb/holdfast/services/buffers"
 	"github.com/holdfastdb/holdfast/services/telemetry"
 )
 
@@ -31,6 +32,8 @@ type Config struct {
 	Topology *topology.Follower
 	Monitor  *topology.Monitor
 	Metrics  *Metrics
+	// Buffers gets the memory of answers to ranges once they are sent; nil leaves it to the garbage collector.
+	Buffers *buffers.Pool
 	// Tracer makes the server spans; nil turns tracing off.
 	Tracer trace.Tracer
 }
@@ -136,7 +139,11 @@ func (e *Edge) call(
 	if conn != nil {
 		conn.saw(answer.GetRevision())
 	}
-	return &wire.Frame{Data: answer.GetResponse()}, nil
+	frame := &wire.Frame{Data: answer.GetResponse()}
+	if call.Method == consensusv1.Method_METHOD_RANGE { // made for this call alone
+		frame.Buffers = e.config.Buffers
+	}
+	return frame, nil
 }
 
 // stream makes the handler of one streaming method. serve is told of a lost leader only where the client asked for that.

@@ -5,6 +5,8 @@ import (
 
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
+
+	"github.com/holdfastdb/holdfast/services/buffers"
 )
 
 // Frame is one gRPC message that is passed on as it is. A received frame owns its bytes; the bytes of a frame that is sent
@@ -14,6 +16,8 @@ type Frame struct {
 	Data []byte
 	// Shared follows Data when the frame is sent.
 	Shared [][]byte
+	// Buffers, if not nil, gets Data when that is sent and is long.
+	Buffers *buffers.Pool
 }
 
 // Counter counts bytes.
@@ -47,7 +51,10 @@ func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 		return out, nil
 	}
 	out := make(mem.BufferSlice, 0, 1+len(frame.Shared))
-	if len(frame.Data) > 0 {
+	switch {
+	case frame.Buffers != nil && buffers.Lent(len(frame.Data)):
+		out = append(out, mem.NewBuffer(&frame.Data, frame.Buffers))
+	case len(frame.Data) > 0:
 		out = append(out, mem.SliceBuffer(frame.Data))
 	}
 	for _, part := range frame.Shared {
