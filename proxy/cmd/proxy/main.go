@@ -11,11 +11,11 @@ import (
 	"github.com/holdfastdb/holdfast/services/lifecycle"
 )
 
-// collectEvery is what may be allocated at least between two collections of garbage, in bytes.
-const collectEvery = 64 << 20
+// garbageMax is what may be allocated between two collections although less than that is in use, in bytes.
+const garbageMax = 64 << 20
 
 func main() {
-	collector.Pace(collectEvery)
+	collector.Pace(garbageMax)
 	os.Exit(lifecycle.Main(app.Program, os.Stderr, func(ctx context.Context) error {
 		return app.Main(ctx, config.Process(os.Args[1:]), os.Stdout, os.Stderr)
 	}))
