@@ -13,7 +13,9 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/holdfastdb/holdfast/proxy/internal/watch"
 	"github.com/holdfastdb/holdfast/proxy/internal/wire"
@@ -59,82 +61,111 @@ type Server struct{ config Config }
 // NewServer makes a Server.
 func NewServer(config Config) *Server { return &Server{config: config} }
 
-// clientStream is one client stream at work.
+// clientStream is one client stream. Between its handler, which only waits, and the goroutine that only receives, a worker does everything
+// that takes a deep stack, and is there while there is something to do: an idle stream keeps two small stacks.
 type clientStream struct {
 	server *Server
 	grpc   grpc.ServerStream
-	wake   chan struct{} // capacity 1: there may be something to send
-	room   chan struct{} // capacity 1: the backlog has shrunk
+	worker worker
+	inbox  chan *wire.Frame // capacity 1: what the client asked for
+	err    error            // why the worker ended the stream, once it has
 
-	mu   sync.Mutex
-	core *watch.Core
-	// fencing: a goroutine takes fences.
-	fencing            bool
+	mu                 sync.Mutex
+	core               *watch.Core
 	watches, suspended int
-	tasks              sync.WaitGroup
-	ticked             atomic.Bool // a progress interval has passed
+	over               error // how the client's requests ended; nil while they go on
+	fencing            bool  // a goroutine takes fences
 	closed             bool
+
+	ticker, poll *time.Timer // nil until needed; the worker's
+	interval     time.Duration
+	ticked       atomic.Bool // a progress interval has passed
 }
 
 // Serve serves one stream until the client ends it, its context ends, or lost is closed, which ends it with etcd's
 // "no leader". lost may be nil.
 func (s *Server) Serve(stream grpc.ServerStream, lost <-chan struct{}) error {
 	cs := &clientStream{
-		server: s, grpc: stream, wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
-		core: watch.NewCore(s.config.Limits, s.config.Hubs.newID),
+		server: s, grpc: stream, core: watch.NewCore(s.config.Limits, s.config.Hubs.newID), inbox: make(chan *wire.Frame, 1),
 	}
+	cs.worker.init(cs.work)
 	s.config.Observer.StreamOpened()
 	defer s.config.Observer.StreamClosed()
-	ctx, cancel := context.WithCancel(stream.Context())
 	defer cs.close()
-	defer cancel()
-	received := make(chan error, 1)
 	// RecvMsg returns at the latest when the handler has returned, so nobody waits for this goroutine.
-	go func() {
-		received <- cs.receive(ctx)
-		cs.notify()
-	}()
-	return cs.send(ctx, received, lost)
-}
-
-// receive takes in the client's requests.
-func (cs *clientStream) receive(ctx context.Context) error {
-	for {
-		request := &pb.WatchRequest{}
-		if err := cs.grpc.RecvMsg(request); err != nil {
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return err
-		}
-		for !cs.request(ctx, request) {
-			select {
-			case <-cs.room:
-			case <-ctx.Done():
-				return nil
-			}
-		}
+	go cs.receive(stream.Context())
+	if lost == nil { // what a goroutine waits on takes memory too
+		<-cs.worker.left
+		return cs.err
+	}
+	select {
+	case <-cs.worker.left:
+		return cs.err
+	case <-lost:
+		return rpctypes.ErrGRPCNoLeader
 	}
 }
 
-// request passes a request on, or returns false if the client must first take responses.
-func (cs *clientStream) request(ctx context.Context, request *pb.WatchRequest) bool {
+// receive takes in the client's requests as they came. It returns when they have ended, as they do with the stream's context.
+func (cs *clientStream) receive(ctx context.Context) {
+	var err error
+	for err == nil {
+		frame := &wire.Frame{}
+		if err = cs.grpc.RecvMsg(frame); err != nil {
+			break
+		}
+		select {
+		case cs.inbox <- frame:
+			cs.worker.wake()
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
 	cs.mu.Lock()
-	full := cs.core.Backlog() >= backlogMax
-	if !full && !cs.closed {
-		cs.core.Request(request)
-		cs.settle(false) //nolint:contextcheck // streams to hubs are shared and outlive this client
-		if cs.core.Fences() > 0 && !cs.fencing {
-			cs.fencing = true
-			cs.tasks.Go(func() { cs.fence(ctx) })
-		}
-	}
+	cs.over = err
 	cs.mu.Unlock()
-	cs.notify()
-	return !full
+	cs.worker.wake()
 }
 
-// fence takes fences as long as creations wait for one.
+// request takes in what the client asked for, if it asked and has taken enough of the responses.
+func (cs *clientStream) request() (asked bool, err error) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.closed || cs.core.Backlog() >= backlogMax {
+		return false, nil
+	}
+	select {
+	case frame := <-cs.inbox:
+		request := &pb.WatchRequest{}
+		if err := proto.Unmarshal(frame.Data, request); err != nil {
+			return false, status.Errorf(codes.Internal, "grpc: failed to unmarshal the received message: %v", err) // gRPC's own words
+		}
+		cs.admit(request)
+		return true, nil
+	default:
+		return false, nil
+	}
+}
+
+// admit takes in a request; the caller holds cs.mu.
+func (cs *clientStream) admit(request *pb.WatchRequest) {
+	cs.core.Request(request)
+	cs.settle(false)
+	if cs.core.Fences() > 0 && !cs.fencing {
+		cs.fencing = true
+		go cs.fence(cs.grpc.Context())
+	}
+	if cs.ticker == nil && request.GetCreateRequest().GetProgressNotify() {
+		interval := cs.server.config.NotifyInterval
+		cs.interval = interval + rand.N(interval/10+1)
+		cs.ticker = time.AfterFunc(cs.interval, func() {
+			cs.ticked.Store(true)
+			cs.worker.wake()
+		})
+	}
+}
+
+// fence takes fences as long as creations wait for one. It may outlive the handler, but not by much: the context ends then.
 func (cs *clientStream) fence(ctx context.Context) {
 	for {
 		cs.mu.Lock()
@@ -167,7 +198,7 @@ func (cs *clientStream) with(later bool, f func(*watch.Core)) {
 		cs.settle(later)
 	}
 	cs.mu.Unlock()
-	cs.notify()
+	cs.worker.wake()
 }
 
 // settle carries out effects; the caller holds cs.mu.
@@ -180,108 +211,91 @@ func (cs *clientStream) settle(later bool) {
 	}
 }
 
-func (cs *clientStream) notify() {
-	select {
-	case cs.wake <- struct{}{}:
-	default:
-	}
-}
-
-// next gives the next response, and whether a progress request is remembered.
-func (cs *clientStream) next() (response watch.Response, ok, wanted bool) {
+// next gives the next response. Without one it says whether a progress request is remembered, and how the client's requests ended if
+// they all were taken in.
+func (cs *clientStream) next() (response watch.Response, ok, wanted bool, over error) {
 	cs.mu.Lock()
-	response, ok = cs.core.Next()
-	if ok {
+	defer cs.mu.Unlock()
+	if response, ok = cs.core.Next(); ok {
 		cs.settle(false)
+		return response, true, false, nil
 	}
-	wanted = cs.core.Wanted()
-	room := cs.core.Backlog() < backlogMax
-	cs.mu.Unlock()
-	if room {
-		select {
-		case cs.room <- struct{}{}:
-		default:
-		}
+	if len(cs.inbox) == 0 {
+		over = cs.over
 	}
-	return response, ok, wanted
+	return response, false, cs.core.Wanted(), over
 }
 
-// send writes responses until the stream ends. It waits on one channel alone, which everything that may end or change something
-// writes to: with thousands of streams, waiting on several costs more than the delivery.
-func (cs *clientStream) send(ctx context.Context, received <-chan error, lost <-chan struct{}) error {
-	interval := cs.server.config.NotifyInterval
-	interval += rand.N(interval/10 + 1)
-	ticker := time.AfterFunc(interval, func() {
-		cs.ticked.Store(true)
-		cs.notify()
-	})
-	defer ticker.Stop()
-	defer context.AfterFunc(ctx, cs.notify)()
-	poll := time.AfterFunc(progressPoll, cs.notify)
-	defer poll.Stop()
-	for {
-		response, ok, wanted := cs.next() //nolint:contextcheck // streams to hubs are shared
-		if ok {
-			if err := cs.write(ctx, &response); err != nil {
-				return err
-			}
+// work takes in requests and writes responses until there is nothing left to do. did says that there was something, ok that the stream
+// goes on.
+func (cs *clientStream) work() (did, ok bool) {
+	ctx := cs.grpc.Context()
+	for !cs.worker.stopped() {
+		if err := ctx.Err(); err != nil {
+			return did, cs.end(err)
 		}
-		if err := over(ctx, lost); err != nil {
-			return err
-		}
-		if ok {
-			continue
-		}
-		select { // behind the responses that wait
-		case err := <-received:
-			return ended(err)
-		default:
-		}
-		if wanted {
-			poll.Reset(progressPoll)
-		}
-		cs.wait(lost)
 		if cs.ticked.Swap(false) {
-			cs.with(false, func(c *watch.Core) { c.Tick() }) //nolint:contextcheck // streams to hubs are shared
-			ticker.Reset(interval)
+			cs.with(false, func(c *watch.Core) { c.Tick() })
+			cs.ticker.Reset(cs.interval)
+		}
+		asked, err := cs.request()
+		if err != nil {
+			return did, cs.end(err)
+		}
+		response, found, wanted, over := cs.next()
+		if found {
+			err = cs.write(&response)
+		} else if !asked { // what is behind fences does not keep the stream open
+			err = over
+		}
+		switch {
+		case err != nil:
+			return did, cs.end(err)
+		case asked || found:
+			did = true
+		case wanted:
+			cs.lookAgain()
+			return did, true
+		default:
+			return did, true
 		}
 	}
+	return did, true
 }
 
-// wait waits for something to look at. lost is nil where the client does not require a leader.
-func (cs *clientStream) wait(lost <-chan struct{}) {
-	if lost == nil {
-		<-cs.wake
+// end ends the stream with the status for err: etcd says "watch canceled" where the client went away, and nothing where it has asked
+// for the end.
+func (cs *clientStream) end(err error) (ok bool) {
+	switch {
+	case errors.Is(err, io.EOF):
+	case errors.Is(err, context.Canceled):
+		cs.err = rpctypes.ErrGRPCWatchCanceled
+	case errors.Is(err, context.DeadlineExceeded):
+		cs.err = status.FromContextError(err).Err()
+	default:
+		cs.err = err
+	}
+	return false
+}
+
+// lookAgain wakes the worker after progressPoll.
+func (cs *clientStream) lookAgain() {
+	if cs.poll == nil {
+		cs.poll = time.AfterFunc(progressPoll, cs.worker.wake)
 		return
 	}
-	select {
-	case <-cs.wake:
-	case <-lost:
-	}
-}
-
-// over is the error with which a stream ends whatever waits for it, or nil.
-func over(ctx context.Context, lost <-chan struct{}) error {
-	select {
-	case <-lost:
-		return rpctypes.ErrGRPCNoLeader
-	default:
-	}
-	if err := ctx.Err(); err != nil {
-		return ended(err)
-	}
-	return nil
+	cs.poll.Reset(progressPoll)
 }
 
 // copiedMax is the most bytes of events that are copied behind their header: up to there one buffer costs less than two.
 const copiedMax = 1 << 10
 
-func (cs *clientStream) write(ctx context.Context, response *watch.Response) error {
+func (cs *clientStream) write(response *watch.Response) error {
 	frame, bytes := frameOf(response)
 	if len(response.Parts) == 0 {
 		return cs.grpc.SendMsg(frame)
 	}
-	done := cs.server.config.Observer.Sent(ctx, bytes, response.Events, response.Spans)
+	done := cs.server.config.Observer.Sent(cs.grpc.Context(), bytes, response.Events, response.Spans)
 	err := cs.grpc.SendMsg(frame)
 	if done != nil {
 		done()
@@ -305,26 +319,17 @@ func frameOf(response *watch.Response) (frame *wire.Frame, bytes int) {
 	return &wire.Frame{Data: data}, len(data)
 }
 
-// ended is the status of a stream that ended: etcd says "watch canceled" where the client went away.
-func ended(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, context.Canceled):
-		return rpctypes.ErrGRPCWatchCanceled
-	case errors.Is(err, context.DeadlineExceeded):
-		return status.FromContextError(err).Err()
-	default:
-		return err
-	}
-}
-
 // close takes all watches off their hubs.
 func (cs *clientStream) close() {
+	cs.worker.stop()
+	for _, timer := range []*time.Timer{cs.ticker, cs.poll} {
+		if timer != nil {
+			timer.Stop()
+		}
+	}
 	cs.mu.Lock()
+	defer cs.mu.Unlock()
 	cs.core.Close()
 	cs.settle(false)
 	cs.closed = true
-	cs.mu.Unlock()
-	cs.tasks.Wait()
 }
