@@ -72,7 +72,7 @@ type Core struct {
 	newID func() uint64
 
 	watches map[int64]*watch
-	regs    map[uint64]*watch
+	regs    map[uint64]*watch // nil as long as there were never more than fewMax: see registered
 	nextID  int64
 	// live counts the watches that have not ended.
 	live    int
@@ -135,7 +135,7 @@ type run struct {
 
 // NewCore makes the state of a new stream. newID must never give the same id twice in one process.
 func NewCore(limits Limits, newID func() uint64) *Core {
-	return &Core{limits: limits, newID: newID, watches: map[int64]*watch{}, regs: map[uint64]*watch{}}
+	return &Core{limits: limits, newID: newID, watches: map[int64]*watch{}}
 }
 
 // Take gives the effects since the last Take.
@@ -163,7 +163,7 @@ func (c *Core) Close() {
 	for _, id := range c.ids() {
 		c.unregister(c.watches[id])
 	}
-	c.watches, c.regs = map[int64]*watch{}, map[uint64]*watch{}
+	c.watches, c.regs = map[int64]*watch{}, nil
 	c.pending, c.ready, c.suspended, c.bytes, c.live, c.wanted = nil, nil, nil, 0, 0, false
 }
 

@@ -10,7 +10,7 @@ import (
 // are dropped. An interval that starts beyond the covered position leaves a hole: the watch registers anew. Deliveries to
 // registrations that are gone are passed over.
 func (c *Core) Deliver(reg uint64, from, to int64, events *wire.Events) {
-	w := c.regs[reg]
+	w := c.registered(reg)
 	if w == nil {
 		return
 	}
@@ -40,7 +40,7 @@ func (c *Core) Deliver(reg uint64, from, to int64, events *wire.Events) {
 
 // Joined takes in that a registration is in the live path of its hub's stream from liveTo on.
 func (c *Core) Joined(reg uint64, liveTo int64, feed *Position) {
-	w := c.regs[reg]
+	w := c.registered(reg)
 	if w == nil {
 		return
 	}
@@ -51,14 +51,14 @@ func (c *Core) Joined(reg uint64, liveTo int64, feed *Position) {
 
 // Broken takes in that a registration's hub has gone, or lost track: the watch registers anew.
 func (c *Core) Broken(reg uint64) {
-	if w := c.regs[reg]; w != nil {
+	if w := c.registered(reg); w != nil {
 		c.again(w)
 	}
 }
 
 // Compacted takes in that a hub gave a registration up because what comes next is compacted: the watch ends.
 func (c *Core) Compacted(reg uint64, compactRevision int64) {
-	w := c.regs[reg]
+	w := c.registered(reg)
 	if w == nil {
 		return
 	}
@@ -82,10 +82,36 @@ func (c *Core) compacted(w *watch, compactRevision int64) {
 	c.enqueue(w)
 }
 
+// fewMax is how many watches are searched one by one: most streams have a single one, and a map is larger than that.
+const fewMax = 8
+
+// registered finds a watch by its registration, nil if there is none.
+func (c *Core) registered(reg uint64) *watch {
+	if c.regs != nil || reg == 0 {
+		return c.regs[reg]
+	}
+	for _, w := range c.watches {
+		if w.reg == reg {
+			return w
+		}
+	}
+	return nil
+}
+
 // register asks for a hub from the covered position on.
 func (c *Core) register(w *watch) {
 	w.reg = c.newID()
-	c.regs[w.reg] = w
+	switch {
+	case c.regs != nil:
+		c.regs[w.reg] = w
+	case len(c.watches) > fewMax:
+		c.regs = make(map[uint64]*watch, len(c.watches))
+		for _, w := range c.watches {
+			if w.reg != 0 {
+				c.regs[w.reg] = w
+			}
+		}
+	}
 	spec := w.spec
 	spec.ID, spec.Next = w.reg, w.covered+1
 	c.effects.Register = append(c.effects.Register, spec)

@@ -17,12 +17,52 @@ type Group struct {
 	events    []*feedv1.Event // of the revision that is being matched
 }
 
-// members are a group's registrations on one stream.
+// members are a group's registrations on one stream: mostly one.
 type members struct {
-	at map[uint64]int // position in ids
+	at map[uint64]int // position in ids, nil as long as they were never more than fewMax
 	// ids is replaced, not changed, once it was given out.
 	ids    []uint64
 	shared bool
+}
+
+// fewMax is how many ids are searched one by one.
+const fewMax = 8
+
+// position of an id in ids, -1 if it is not there.
+func (m *members) position(id uint64) int {
+	if m.at == nil {
+		return slices.Index(m.ids, id)
+	}
+	if i, ok := m.at[id]; ok {
+		return i
+	}
+	return -1
+}
+
+func (m *members) append(id uint64) {
+	m.ids = append(m.ids, id)
+	switch {
+	case m.at != nil:
+		m.at[id] = len(m.ids) - 1
+	case len(m.ids) > fewMax:
+		m.at = make(map[uint64]int, len(m.ids))
+		for i, id := range m.ids {
+			m.at[id] = i
+		}
+	}
+}
+
+// drop takes out the id at a position; the last takes its place.
+func (m *members) drop(i int) {
+	last := len(m.ids) - 1
+	if m.at != nil {
+		delete(m.at, m.ids[i])
+		if i != last {
+			m.at[m.ids[last]] = i
+		}
+	}
+	m.ids[i] = m.ids[last]
+	m.ids = m.ids[:last]
 }
 
 // Spec is what the group's registrations want.
@@ -40,15 +80,14 @@ func (g *Group) Streams(yield func(stream uint64, ids []uint64)) {
 func (g *Group) add(stream, id uint64) bool {
 	m := g.members[stream]
 	if m == nil {
-		m = &members{at: map[uint64]int{}}
+		m = &members{}
 		g.members[stream] = m
 	}
-	if _, ok := m.at[id]; ok {
+	if m.position(id) >= 0 {
 		return false
 	}
 	m.own()
-	m.at[id] = len(m.ids)
-	m.ids = append(m.ids, id)
+	m.append(id)
 	return true
 }
 
@@ -57,22 +96,16 @@ func (g *Group) remove(stream, id uint64) bool {
 	if m == nil {
 		return false
 	}
-	i, ok := m.at[id]
-	if !ok {
+	i := m.position(id)
+	switch {
+	case i < 0:
 		return false
-	}
-	delete(m.at, id)
-	if len(m.at) == 0 {
+	case len(m.ids) == 1:
 		delete(g.members, stream)
-		return true
+	default:
+		m.own()
+		m.drop(i)
 	}
-	m.own()
-	last := len(m.ids) - 1
-	if i != last {
-		m.ids[i] = m.ids[last]
-		m.at[m.ids[i]] = i
-	}
-	m.ids = m.ids[:last]
 	return true
 }
 

@@ -75,6 +75,9 @@ func TestIndexAgreesWithAList(t *testing.T) {
 			case 2:
 				m.spec.End = "\x00"
 			}
+			if rng.IntN(3) == 0 { // what many want
+				m.spec = match.Spec{Range: match.Range{Key: "b"}}
+			}
 			x.Add(m.spec, m.stream, m.id)
 			x.Add(m.spec, m.stream, m.id)
 			list = append(list, m)
