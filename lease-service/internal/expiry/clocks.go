@@ -79,6 +79,8 @@ type Clocks struct {
 	// every is how far the table's rest may lie above the true one before the lease is listed in rests.
 	every time.Duration
 	rests []int64
+	// listed are leases that were overdue, for Due to decide upon, in the order of the consensus tier's table.
+	listed []uint64
 }
 
 // New makes an empty Clocks, which lists leases for a checkpoint when so much has passed of what the table says; 0 never does.
@@ -98,7 +100,7 @@ const (
 
 // Bytes is how much memory the leases take, by estimate. What the most leases at a time took is kept.
 func (c *Clocks) Bytes() int {
-	return cap(c.slots)*slotBytes + (cap(c.heap)+cap(c.free))*4 + places(len(c.slots))*entryBytes
+	return cap(c.slots)*slotBytes + (cap(c.heap)+cap(c.free))*4 + cap(c.listed)*8 + places(len(c.slots))*entryBytes
 }
 
 // places is how many places a map has that has held so many entries.

@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -127,6 +128,43 @@ func TestRandomAgainstModel(t *testing.T) {
 	}
 	require.Len(t, clocks.Due(now+time.Hour, 1000), live)
 	require.Empty(t, clocks.Due(now+time.Hour, 1000))
+}
+
+// Many that are overdue come in the order of the table's rows, over several calls, whatever the order of their deadlines; those that are
+// overdue later come after them, and those that are renewed meanwhile do not come.
+func TestManyComeInTheOrderOfTheTable(t *testing.T) {
+	clocks := expiry.New(0)
+	add := func(id int64, deadline time.Duration) {
+		clocks.Put(id, 1, 5, 0)
+		clocks.Start(id, deadline)
+	}
+	for i, id := range []int64{7, -2, 5, 1, 3, 9, -8} {
+		add(id, time.Second-time.Duration(i))
+	}
+	require.Equal(t, []int64{1, 3}, clocks.Due(time.Second, 2))
+	add(2, 2*time.Second)
+	require.True(t, clocks.Renew(7, 9*time.Second))
+	clocks.Drop(5)
+	clocks.Put(9, 2, 5, 0) // another lease
+	clocks.Start(9, 8*time.Second)
+	require.Equal(t, []int64{-8}, clocks.Due(3*time.Second, 1))
+	require.Equal(t, []int64{-2, 2}, clocks.Due(3*time.Second, 5), "as the table does it, by the bits of their ids")
+	require.Equal(t, []int64{7, 9}, clocks.Due(time.Minute, 5))
+}
+
+// Of very many the longest overdue are put in order first.
+func TestTheLongestOverdueComeFirst(t *testing.T) {
+	const count = 100_000
+	clocks := expiry.New(0)
+	for id := range int64(count) {
+		clocks.Put(id+1, 1, 5, 0)
+		clocks.Start(id+1, time.Duration(count-id)*time.Microsecond)
+	}
+	first := clocks.Due(time.Second, count/4)
+	require.True(t, slices.IsSorted(first))
+	require.Greater(t, first[0], int64(1), "a later deadline waits for the next round")
+	rest := clocks.Due(time.Second, count)
+	require.Len(t, rest, count-count/4)
 }
 
 func TestSweepForgetsWhatALoadDidNotName(t *testing.T) {

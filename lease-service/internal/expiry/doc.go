@@ -19,7 +19,7 @@
 //
 //   - A deadline never moves to an earlier time while a clock runs or decides. A lease that is granted anew under the id of
 //     another inherits nothing of it.
-//   - Due never gives a lease whose deadline has not passed.
+//   - Due never gives a lease whose deadline has not passed. Many that are overdue it gives in the order of the consensus tier's table.
 //   - Renewing costs O(1): the heap is put in order when an old deadline comes up, not when it moves.
 //   - Rests gives a lease whose true rest has fallen below the table's by a checkpoint's worth, soon after that.
 //

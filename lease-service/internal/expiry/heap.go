@@ -61,6 +61,22 @@ func (c *Clocks) down(at int) {
 	}
 }
 
+// first gives elements whose key is at most now, in about the order of their keys, and about limit of them if there are more.
+func (c *Clocks) first(now time.Duration, limit int) []int32 {
+	if len(c.heap) == 0 || c.slots[c.heap[0]].key > now {
+		return nil
+	}
+	at, found := []int{0}, []int32{c.heap[0]}
+	for next := 0; next < len(at) && len(found) < limit; next++ {
+		for child := at[next]*children + 1; child <= at[next]*children+children && child < len(c.heap); child++ {
+			if i := c.heap[child]; c.slots[i].key <= now {
+				at, found = append(at, child), append(found, i)
+			}
+		}
+	}
+	return found
+}
+
 // before counts the elements from a place downwards whose key is at most now.
 func (c *Clocks) before(now time.Duration, at int) int {
 	if at >= len(c.heap) || c.slots[c.heap[at]].key > now {
