@@ -21,8 +21,11 @@ func storeBatch(b apply.Batch) store.Batch {
 		Index: b.Index, Term: b.Term, ConfState: b.ConfState,
 		Writes: b.Writes, Encoded: b.Encoded, Drop: b.Drop,
 	}
-	for _, r := range b.Rows {
-		out.Rows = append(out.Rows, store.Row{Bucket: r.Bucket, Key: r.Key, Value: r.Value, Delete: r.Delete})
+	if len(b.Rows) > 0 {
+		out.Rows = make([]store.Row, len(b.Rows))
+	}
+	for i, r := range b.Rows {
+		out.Rows[i] = store.Row(r)
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -20,16 +21,16 @@ const fillPercent = 0.9
 // slowCommit is when a commit deserves a line in the log.
 const slowCommit = time.Second
 
-// capacities of a new generation's records: a guess from the last one, so that
+// capacities of a new generation's records and rows: a guess from the last one, so that
 // they are seldom copied while they grow.
 const (
 	recordsMin = 64
 	recordsMax = 16 << 10
 )
 
-func newGeneration(lastRecords int) *generation {
+func newGeneration(lastRecords, lastRows int) *generation {
 	n := min(max(lastRecords, recordsMin), recordsMax)
-	return &generation{segment: segment{recs: make([]record, 0, n)}}
+	return &generation{segment: segment{recs: make([]record, 0, n)}, rows: make([]Row, 0, min(lastRows, recordsMax))}
 }
 
 // run commits until the Store is closed or fails.
@@ -112,7 +113,7 @@ func (s *Store) commit() error {
 		return s.err
 	}
 	// The published view stays right: it holds the same records as cur.
-	s.frozen, s.cur = g, newGeneration(len(g.recs))
+	s.frozen, s.cur = g, newGeneration(len(g.recs), len(g.rows))
 	s.mu.Unlock()
 
 	start := time.Now()
@@ -202,7 +203,7 @@ func (f *file) write(g *generation) (times CommitTimes, err error) {
 	return CommitTimes{Rebalance: stats.GetRebalanceTime(), Spill: stats.GetSpillTime(), Write: stats.GetWriteTime()}, err
 }
 
-// yieldEvery is how many drops the committer does before it lets others have the processor: nobody waits for them, and on few processors a
+// yieldEvery is how many drops or rows the committer does before it lets others have the processor: on few processors a
 // commit of ten thousand would be in everybody's way for as long as it takes. Writes it does at once: Apply may be waiting for room.
 const yieldEvery = 128
 
@@ -235,22 +236,40 @@ func writeRevisions(keys *bbolt.Bucket, s *segment) error {
 }
 
 // writeRows looks a bucket up once for all rows of it that follow each other, which may be thousands.
-func writeRows(tx *bbolt.Tx, rows []Row) (err error) {
-	var bucket *bbolt.Bucket
-	for i := range rows {
-		r := &rows[i]
-		if bucket == nil || r.Bucket != rows[i-1].Bucket {
-			bucket, err = tx.CreateBucketIfNotExists([]byte(r.Bucket))
+func writeRows(tx *bbolt.Tx, rows []Row) error {
+	for i := 0; i < len(rows); {
+		n := i + 1
+		for n < len(rows) && rows[n].Bucket == rows[i].Bucket {
+			n++
 		}
-		switch {
-		case err != nil:
-		case r.Delete:
-			err = bucket.Delete(r.Key)
-		default:
-			err = bucket.Put(r.Key, r.Value)
+		bucket, err := tx.CreateBucketIfNotExists([]byte(rows[i].Bucket))
+		if err == nil {
+			err = writeBucket(bucket, rows[i:n])
 		}
 		if err != nil {
-			return fmt.Errorf("bucket %s: %w", r.Bucket, err)
+			return fmt.Errorf("bucket %s: %w", rows[i].Bucket, err)
+		}
+		i = n
+	}
+	return nil
+}
+
+// writeBucket deletes with one cursor, where bbolt makes a new one for each row.
+func writeBucket(bucket *bbolt.Bucket, rows []Row) error {
+	cursor := bucket.Cursor()
+	for i := range rows {
+		r := &rows[i]
+		if i%yieldEvery == yieldEvery-1 {
+			runtime.Gosched()
+		}
+		var err error
+		if !r.Delete {
+			err = bucket.Put(r.Key, r.Value)
+		} else if key, _ := cursor.Seek(r.Key); bytes.Equal(key, r.Key) {
+			err = cursor.Delete()
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

@@ -75,7 +75,7 @@ func (s *Store) replaceFile(f *file, b *base, last mvcc.Revision) {
 	s.mu.Lock()
 	oldFile, oldBase := s.file, s.base
 	s.bytes.Add(-int64(s.cur.bytes))
-	s.cur, s.done = newGeneration(0), s.seq
+	s.cur, s.done = newGeneration(0, 0), s.seq
 	s.use(f, b, last)
 	s.broadcast()
 	s.mu.Unlock()

@@ -75,7 +75,7 @@ func Open(path string, opts Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		path: path, opts: opts, cur: newGeneration(0),
+		path: path, opts: opts, cur: newGeneration(0, 0),
 		changed: make(chan struct{}), kick: make(chan struct{}, 1), stopped: make(chan struct{}),
 		copying: make(chan struct{}, 1),
 	}

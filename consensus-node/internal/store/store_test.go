@@ -2,6 +2,10 @@ package store
 
 import (
 	"context"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -267,4 +271,52 @@ func TestValuesOutliveReaderAndFile(t *testing.T) {
 	require.NoError(t, s.Close(t.Context())) // the memory map is gone
 	require.Equal(t, "key="+value, string(kv.Key)+"="+string(kv.Value))
 	require.Equal(t, "key="+value, string(scanned.Key)+"="+string(scanned.Value))
+}
+
+// Rows of one commit are done in their order, whatever pages they empty and whether the deleted ones are there.
+func TestRowsOfOneCommit(t *testing.T) {
+	const keys = 5000 // some fifty pages
+	random := rand.New(rand.NewPCG(1, 2))
+	s := open(t, filepath.Join(t.TempDir(), "db"), testOptions())
+	want := map[string]string{}
+	commit := func(index uint64, rows []Row) {
+		for _, r := range rows {
+			if r.Delete {
+				delete(want, string(r.Key))
+			} else if r.Bucket == BucketLease {
+				want[string(r.Key)] = string(r.Value)
+			}
+		}
+		require.NoError(t, s.Apply(Batch{Index: index, Term: 1, Rows: rows}))
+		require.NoError(t, s.Flush(t.Context()))
+		got := map[string]string{}
+		require.NoError(t, s.ForEach(BucketLease, func(key, value []byte) error {
+			got[string(key)] = string(value)
+			return nil
+		}))
+		require.True(t, maps.Equal(want, got), "commit %d: %d rows, and not %d", index, len(got), len(want))
+	}
+	row := func(id int, remove bool) Row {
+		return Row{Bucket: BucketLease, Key: binary.BigEndian.AppendUint64(nil, uint64(id)), Value: fmt.Appendf(nil, "%030d", random.IntN(100)), Delete: remove}
+	}
+	var rows []Row
+	for id := range keys {
+		rows = append(rows, row(2*id, false))
+	}
+	commit(1, rows)
+	rows = nil
+	for id := keys / 2; id < keys+keys/2; id++ { // whole pages, and between them ids that are not there
+		rows = append(rows, row(id, true))
+		if id%97 == 0 {
+			rows = append(rows, Row{Bucket: BucketAlarm, Key: []byte{1}}, row(id-5, false), row(id-5, true), row(id-7, false))
+		}
+	}
+	commit(2, rows)
+	for index := uint64(3); index < 8; index++ {
+		rows = nil
+		for range keys {
+			rows = append(rows, row(random.IntN(2*keys), random.IntN(3) > 0))
+		}
+		commit(index, rows)
+	}
 }
