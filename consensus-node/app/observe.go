@@ -44,7 +44,7 @@ func (m *metrics) Applied(ops mvcc.Ops, leases []*feedv1.LeaseChange) {
 			m.granted.Inc()
 			m.ttl.Observe(float64(c.Granted.GetTtlS()))
 		case *feedv1.LeaseChange_Revoked:
-			m.revoked.Inc()
+			m.revoked.Add(float64(len(c.Revoked.GetIds())))
 		}
 	}
 }

@@ -33,7 +33,7 @@ func (s *step) grant(req *pb.LeaseGrantRequest) (answer, error) {
 }
 
 func (s *step) revoke(req *pb.LeaseRevokeRequest) (answer, error) {
-	if err := s.revokeLease(req.ID, false); err != nil {
+	if err := s.revokeLease(req.ID, s.m.leases.Keys(req.ID), false); err != nil {
 		return refused(err), nil
 	}
 	resp := &pb.LeaseRevokeResponse{Header: s.header()}
@@ -41,29 +41,38 @@ func (s *step) revoke(req *pb.LeaseRevokeRequest) (answer, error) {
 }
 
 // revokeLease removes a lease and deletes its keys, all in one revision.
-func (s *step) revokeLease(id int64, expired bool) error {
+func (s *step) revokeLease(id int64, keys [][]byte, expired bool) error {
 	if !s.m.leases.Exists(id) {
 		return rpctypes.ErrGRPCLeaseNotFound
 	}
-	eff := s.m.kv.DeleteKeys(s.m.leases.Keys(id))
+	eff := s.m.kv.DeleteKeys(keys)
 	s.store(eff)
-	change, err := s.m.leases.Revoke(id, expired, eff.Revision)
+	return s.removeLeases([]int64{id}, expired, eff.Revision)
+}
+
+// removeLeases removes leases whose keys are deleted, all in one change.
+func (s *step) removeLeases(ids []int64, expired bool, revision int64) error {
+	change, err := s.m.leases.Revoke(ids, expired, revision)
 	if err != nil {
 		return err
 	}
 	s.changed(change)
-	s.res.Batch.remove(lease.Bucket, lease.RowKey(id))
+	for _, id := range ids {
+		s.res.Batch.remove(lease.Bucket, lease.RowKey(id))
+	}
 	return nil
 }
 
 // expire revokes those of the leases that the speaker owns, each in a revision
-// of its own. What it does not own is for it to decide anew, or for another; so
-// is a lease that was granted after the decision, which was about an earlier
-// one of the same id.
+// of its own; those without keys, which make no revision, in one change. What
+// it does not own is for it to decide anew, or for another; so is a lease that
+// was granted after the decision, which was about an earlier one of the same
+// id.
 func (s *step) expire(cmd *journalv1.LeaseExpire) (answer, error) {
 	claim := lease.Claim{Name: cmd.GetName(), Incarnation: cmd.GetIncarnation(), Epoch: cmd.GetEpoch()}
 	decided := cmd.GetDecidedSequence()
 	resp := &consensusv1.ExpireLeasesResponse{Outcomes: make([]consensusv1.ExpireOutcome, len(cmd.GetIds()))}
+	var bare []int64 // without keys
 	for i, id := range cmd.GetIds() {
 		l, ok := s.m.leases.Get(id)
 		switch {
@@ -72,10 +81,18 @@ func (s *step) expire(cmd *journalv1.LeaseExpire) (answer, error) {
 		case !s.m.leases.Owns(claim, id), decided != 0 && l.GrantedSequence > decided:
 			resp.Outcomes[i] = consensusv1.ExpireOutcome_EXPIRE_OUTCOME_NOT_OWNER
 		default:
-			if err := s.revokeLease(id, true); err != nil {
+			resp.Outcomes[i] = consensusv1.ExpireOutcome_EXPIRE_OUTCOME_REVOKED
+			keys := s.m.leases.Keys(id)
+			if len(keys) == 0 {
+				bare = append(bare, id)
+			} else if err := s.revokeLease(id, keys, true); err != nil {
 				return answer{}, err
 			}
-			resp.Outcomes[i] = consensusv1.ExpireOutcome_EXPIRE_OUTCOME_REVOKED
+		}
+	}
+	if len(bare) > 0 {
+		if err := s.removeLeases(bare, true, 0); err != nil {
+			return answer{}, err
 		}
 	}
 	resp.Sequence = s.m.leases.Sequence()

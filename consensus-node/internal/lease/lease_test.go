@@ -33,7 +33,7 @@ func TestRefusedChangesTakeNoNumber(t *testing.T) {
 	require.EqualValues(t, 1, change.Sequence)
 	_, err = table.Grant(1, 5)
 	require.Equal(t, rpctypes.ErrGRPCLeaseExist, err)
-	_, err = table.Revoke(2, false, 0)
+	_, err = table.Revoke([]int64{2}, false, 0)
 	require.Equal(t, rpctypes.ErrGRPCLeaseNotFound, err)
 	_, err = table.Checkpoint(2, 1, 9)
 	require.Equal(t, rpctypes.ErrGRPCLeaseNotFound, err)
@@ -42,6 +42,26 @@ func TestRefusedChangesTakeNoNumber(t *testing.T) {
 	_, err = table.ChangeView(&journalv1.ViewChange{FromEpoch: 1})
 	require.Equal(t, lease.ErrEpoch, err)
 	require.EqualValues(t, 1, table.Sequence())
+}
+
+// Leases that go together take one number, and all of them go or none.
+func TestRevokesTogether(t *testing.T) {
+	table := lease.New()
+	for _, id := range []int64{1, 2, -3} {
+		_, err := table.Grant(id, 10)
+		require.NoError(t, err)
+	}
+	_, err := table.Revoke([]int64{1, 9, 2}, true, 0)
+	require.Equal(t, rpctypes.ErrGRPCLeaseNotFound, err)
+	require.Equal(t, 3, table.Len())
+	change, err := table.Revoke([]int64{-3, 1}, true, 0)
+	require.NoError(t, err)
+	require.EqualValues(t, 4, change.GetSequence())
+	require.EqualValues(t, 4, table.Sequence())
+	require.Equal(t, []int64{-3, 1}, change.GetRevoked().GetIds())
+	require.True(t, change.GetRevoked().GetExpired())
+	require.Equal(t, 1, table.Len())
+	require.True(t, table.Exists(2))
 }
 
 func TestAttach(t *testing.T) {
@@ -60,7 +80,7 @@ func TestAttach(t *testing.T) {
 	table.Detach(2, []byte("none"))
 	require.Equal(t, keys("b"), table.Keys(1))
 	require.Equal(t, keys("a"), table.Keys(-1))
-	_, err := table.Revoke(1, true, 9)
+	_, err := table.Revoke([]int64{1}, true, 9)
 	require.NoError(t, err)
 	require.Empty(t, table.Keys(1))
 	_, err = table.Grant(1, 10)
@@ -151,7 +171,7 @@ func TestGrantedSequence(t *testing.T) {
 	require.NoError(t, err)
 	l, _ := table.Get(1)
 	require.EqualValues(t, 1, l.GrantedSequence, "a checkpoint grants nothing")
-	_, err = table.Revoke(1, false, 0)
+	_, err = table.Revoke([]int64{1}, false, 0)
 	require.NoError(t, err)
 	require.EqualValues(t, 4, granted())
 }

@@ -102,25 +102,30 @@ func (t *Table) Grant(id, ttlS int64) (*feedv1.LeaseChange, error) {
 	return change, nil
 }
 
-// Revoke removes a lease and detaches what is left on it. revision is the one
-// that deleted its keys, 0 if there were none; expired says that its owner
-// found its time run out.
+// Revoke removes leases and detaches what is left on them, all in one change.
+// revision is the one that deleted their keys, 0 if there were none; expired
+// says that their owner found their time run out.
 //
-// Errors: ErrGRPCLeaseNotFound.
-func (t *Table) Revoke(id int64, expired bool, revision int64) (*feedv1.LeaseChange, error) {
-	if !t.Exists(id) {
-		return nil, rpctypes.ErrGRPCLeaseNotFound
+// Errors: ErrGRPCLeaseNotFound if there is none of that id; then nothing is
+// done.
+func (t *Table) Revoke(ids []int64, expired bool, revision int64) (*feedv1.LeaseChange, error) {
+	for _, id := range ids {
+		if !t.Exists(id) {
+			return nil, rpctypes.ErrGRPCLeaseNotFound
+		}
 	}
 	change := &feedv1.LeaseChange{
 		Sequence: t.next(),
 		Change: &feedv1.LeaseChange_Revoked{Revoked: &feedv1.LeaseRevoked{
-			Ids: []int64{id}, Expired: expired, Revision: revision,
+			Ids: ids, Expired: expired, Revision: revision,
 		}},
 	}
-	for _, key := range t.Keys(id) {
-		t.Detach(id, key)
+	for _, id := range ids {
+		for _, key := range t.Keys(id) {
+			t.Detach(id, key)
+		}
+		t.leases.Delete(uint64(id))
 	}
-	t.leases.Delete(uint64(id))
 	return change, nil
 }
 
