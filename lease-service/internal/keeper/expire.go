@@ -24,7 +24,7 @@ const (
 	// restMost bounds a rest: where few wait there is no need for so long a time.
 	restMost = 25 * time.Millisecond
 	// countEvery is how often those that wait are counted.
-	countEvery = 100 * time.Millisecond
+	countEvery = 250 * time.Millisecond
 	// proposeTimeout bounds one call that proposes something. Past it the outcome is unknown and the call is made again.
 	proposeTimeout = 5 * time.Second
 	proposeRetry   = 100 * time.Millisecond
@@ -89,6 +89,7 @@ type pace struct {
 	leases  int           // of the next call at most
 	rate    float64       // of leases a second, 0 while none wait
 	counted time.Duration // when it was reckoned
+	due     time.Duration // when the next call is to begin
 }
 
 // next takes in that a call of so many leases took so long at now, and gives the rest that follows it. waiting counts those that still
@@ -100,11 +101,17 @@ func (p *pace) next(now time.Duration, leases int, took time.Duration, waiting f
 	}
 	if p.rate == 0 || now-p.counted >= countEvery {
 		// Never slower, as there are fewer: the last of them would take forever.
+		if p.rate == 0 {
+			p.due = now - took
+		}
 		p.rate, p.counted = max(p.rate, float64(waiting())/expirySpread.Seconds()), now
 	}
-	p.leases = min(max(int(p.rate*took.Seconds()), decisionLeast), decisionMax, 2*p.leases)
-	rest = time.Duration(float64(p.leases)/max(p.rate, 1)*float64(time.Second)) - took
-	return min(max(rest, 0), restMost)
+	// Reckoned from when it was to begin, so that a rest which lasts a little longer than it should delays that call alone.
+	p.due += time.Duration(float64(leases) / max(p.rate, 1) * float64(time.Second))
+	p.due = min(max(p.due, now-restMost), now+restMost)
+	late := max(now-p.due, 0)
+	p.leases = min(max(int(p.rate*(took+late).Seconds()), decisionLeast), decisionMax, 2*p.leases)
+	return max(p.due-now, 0)
 }
 
 // tidyLocked begins the reads that settle stopped leases, and what is due of checkpoints. The caller holds the lock.
