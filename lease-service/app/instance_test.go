@@ -109,6 +109,26 @@ func TestRestart(t *testing.T) {
 	})
 }
 
+// What waits at a leader that stands still is asked of its successor as soon as that is known: else an instance that lives would be removed,
+// and leases would expire late.
+func TestALeaderThatStandsStill(t *testing.T) {
+	inBubble(t, true, func(t *testing.T, r *rig) {
+		i := r.start("a")
+		r.node.elect(2)
+		time.Sleep(3 * time.Second)
+		r.node.grant(7, 5)
+		time.Sleep(4*time.Second + 700*time.Millisecond)
+		i.second.stopped.Store(true)
+		i.until(time.Second, "a heartbeat and an expiry wait", func() bool { return i.second.waiting.Load() == 2 })
+		_, gone := r.node.gone(7)
+		require.False(t, gone)
+		r.node.elect(1)
+		elected := time.Now()
+		i.until(200*time.Millisecond, "a heartbeat at the successor", func() bool { return r.node.lastHeard().After(elected) })
+		i.until(200*time.Millisecond, "the lease expired", func() bool { _, gone := r.node.gone(7); return gone })
+	})
+}
+
 func TestTakeoverAfterSilence(t *testing.T) {
 	overBoth(t, func(t *testing.T, r *rig) {
 		a, b := r.start("a"), r.start("b")

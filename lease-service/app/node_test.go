@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
 	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
@@ -38,6 +39,9 @@ type node struct {
 	calls   int
 	pageMax int
 	faults  faults
+	// topology is what those who join are told, and elected is closed when it changes.
+	topology *consensusv1.Topology
+	elected  chan struct{}
 	// marked is the sequence of each lease's last checkpoint, and records those that are held up.
 	marked  map[int64]uint64
 	records []*consensusv1.CheckpointLeasesRequest
@@ -67,6 +71,7 @@ func newNode() *node {
 	return &node{
 		leases: map[int64]*consensusv1.LeaseEntry{}, revoked: map[int64]time.Time{}, view: &feedv1.View{},
 		heard: map[uint64]beat{}, marked: map[int64]uint64{}, grew: make(chan struct{}), pageMax: 10_000,
+		topology: &consensusv1.Topology{ClusterId: clusterID, MemberId: 1, Leader: 1, Term: 1}, elected: make(chan struct{}),
 	}
 }
 
@@ -123,6 +128,18 @@ func (n *node) commit(change *feedv1.LeaseChange) {
 	n.publish(n.message(change.Sequence - 1))
 	close(n.grew)
 	n.grew = make(chan struct{})
+}
+
+// lastHeard is when the last heartbeat of any instance came.
+func (n *node) lastHeard() (at time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, h := range n.heard {
+		if h.at.After(at) {
+			at = h.at
+		}
+	}
+	return at
 }
 
 func (n *node) grant(id, ttl int64) {
@@ -280,11 +297,31 @@ func (n *node) Join(stream consensusv1.Consensus_JoinServer) error {
 	if _, err := stream.Recv(); err != nil {
 		return err
 	}
-	if err := stream.Send(&consensusv1.Topology{ClusterId: clusterID, MemberId: 1, Leader: 1, Term: 1}); err != nil {
-		return err
+	for {
+		n.mu.Lock()
+		topology, elected := proto.CloneOf(n.topology), n.elected
+		n.mu.Unlock()
+		if err := stream.Send(topology); err != nil {
+			return err
+		}
+		select {
+		case <-elected:
+		case <-stream.Context().Done():
+			return nil
+		}
 	}
-	<-stream.Context().Done()
-	return nil
+}
+
+// elect has all hear of a leader under the next term: the member with that id, of the two that this one stands for.
+func (n *node) elect(leader uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.topology = &consensusv1.Topology{
+		ClusterId: clusterID, MemberId: 1, Leader: leader, Term: n.topology.GetTerm() + 1,
+		Members: []*consensusv1.Member{{Id: 1, PeerUrls: []string{"http://node:1"}}, {Id: 2, PeerUrls: []string{"http://node:2"}}},
+	}
+	close(n.elected)
+	n.elected = make(chan struct{})
 }
 
 func (n *node) Feed(_ *consensusv1.FeedRequest, stream consensusv1.Consensus_FeedServer) error {

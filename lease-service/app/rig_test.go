@@ -71,6 +71,20 @@ func inBubble(t *testing.T, withBus bool, test func(t *testing.T, r *rig)) {
 type link struct {
 	*direct.Conn
 	cut *atomic.Bool
+	// still, if set, has calls wait for their end, as at a process that was stopped; it counts those that do.
+	still *still
+}
+
+type still struct {
+	stopped atomic.Bool
+	waiting atomic.Int64
+}
+
+func (s *still) wait(ctx context.Context) error {
+	s.waiting.Add(1)
+	defer s.waiting.Add(-1)
+	<-ctx.Done()
+	return status.FromContextError(ctx.Err()).Err()
 }
 
 var errCut = status.Error(codes.Unavailable, "cut off")
@@ -78,6 +92,9 @@ var errCut = status.Error(codes.Unavailable, "cut off")
 func (l link) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	if l.cut.Load() {
 		return errCut
+	}
+	if l.still != nil && l.still.stopped.Load() {
+		return l.still.wait(ctx)
 	}
 	return l.Conn.Invoke(ctx, method, args, reply, opts...)
 }
@@ -97,6 +114,7 @@ type instance struct {
 	instance *app.Instance
 	keeper   leasev1.KeeperClient
 	cut      atomic.Bool
+	second   still // the connection to the node's second address
 	stop     func()
 }
 
@@ -119,10 +137,13 @@ func (r *rig) launch(name string, cut bool) *instance {
 	deps := app.Dependencies{
 		Logger: slog.New(slog.DiscardHandler), Clock: bubbleClock{start: time.Now()},
 		Dial: func(address string) (app.Conn, error) {
-			if address != "node:1" {
-				return nil, errors.New("no such node")
+			switch address {
+			case "node:1":
+				return link{Conn: r.direct, cut: &i.cut}, nil
+			case "node:2":
+				return link{Conn: r.direct, cut: &i.cut, still: &i.second}, nil
 			}
-			return link{r.direct, &i.cut}, nil
+			return nil, errors.New("no such node")
 		},
 	}
 	if r.node.bus != nil {

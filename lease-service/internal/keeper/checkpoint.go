@@ -63,7 +63,7 @@ func (s *Service) checkpointOnce(ctx context.Context, request *consensusv1.Check
 	if err != nil {
 		return 0, err
 	}
-	bounded, cancel := context.WithTimeout(ctx, proposeTimeout)
+	bounded, cancel := s.cfg.Tier.Ask(ctx, node, proposeTimeout)
 	defer cancel()
 	response, err := node.CheckpointLeases(bounded, request)
 	if err != nil {

@@ -182,7 +182,7 @@ func (s *Service) expireOnce(ctx context.Context, decision owner.Decision) (*con
 	if err != nil {
 		return nil, err
 	}
-	bounded, cancel := context.WithTimeout(telemetry.Outgoing(ctx), proposeTimeout)
+	bounded, cancel := s.cfg.Tier.Ask(telemetry.Outgoing(ctx), node, proposeTimeout)
 	defer cancel()
 	response, err := node.ExpireLeases(bounded, &consensusv1.ExpireLeasesRequest{
 		Ids: decision.IDs, Epoch: decision.Epoch, Name: s.cfg.Instance.GetName(), Incarnation: s.cfg.Instance.GetIncarnation(),

@@ -75,7 +75,7 @@ func (s *Service) heartbeat(ctx context.Context, leave bool) (*consensusv1.Lease
 	if err != nil {
 		return nil, err
 	}
-	bounded, cancel := context.WithTimeout(ctx, beatTimeout)
+	bounded, cancel := s.cfg.Tier.Ask(ctx, node, beatTimeout)
 	defer cancel()
 	response, err := node.LeaseHeartbeat(bounded, &consensusv1.LeaseHeartbeatRequest{
 		Instance: proto.CloneOf(s.cfg.Instance), Leave: leave,

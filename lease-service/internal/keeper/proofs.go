@@ -78,7 +78,7 @@ func (s *Service) read(ctx context.Context, ids []int64) (*consensusv1.ReadLease
 	if err != nil {
 		return nil, err
 	}
-	bounded, cancel := context.WithTimeout(ctx, readTimeout)
+	bounded, cancel := s.cfg.Tier.Ask(ctx, node, readTimeout)
 	defer cancel()
 	response, err := node.ReadLeases(bounded, &consensusv1.ReadLeasesRequest{Ids: ids})
 	if err == nil && len(response.GetTtlS()) != len(ids) {

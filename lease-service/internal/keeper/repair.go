@@ -100,7 +100,7 @@ func (s *Service) readPage(ctx context.Context, after int64, least uint64) (*con
 	if err != nil {
 		return nil, err
 	}
-	bounded, cancel := context.WithTimeout(ctx, pageTimeout)
+	bounded, cancel := s.cfg.Tier.Ask(ctx, node, pageTimeout)
 	defer cancel()
 	page, err := node.LeaseTable(bounded, &consensusv1.LeaseTableRequest{AfterId: after, Limit: pageMax, MinSequence: least})
 	if err != nil {

@@ -218,6 +218,11 @@ func (t *Tier) follows(topology *consensusv1.Topology) {
 	for _, member := range t.members.GetMembers() {
 		if at := t.reach(member); news && member.GetId() == topology.GetLeader() && len(at) > 0 {
 			t.leader, t.preferred = member.GetId(), at[0]
+			for asking := range t.asked {
+				if asking.address != t.preferred {
+					asking.cancel()
+				}
+			}
 		}
 	}
 }

@@ -63,13 +63,21 @@ type Tier struct {
 	changed   chan struct{}
 	resync    chan struct{}
 	closed    bool
+	// asked are the calls under way, each with what ends it.
+	asked map[*call]bool
+}
+
+// call is one of Ask.
+type call struct {
+	address string
+	cancel  context.CancelFunc
 }
 
 // New makes a Tier that knows the endpoints alone.
 func New(config Config) *Tier {
 	t := &Tier{
 		config: config, conns: map[string]Conn{}, joined: map[string]context.CancelFunc{}, live: map[string]uint64{},
-		changed: make(chan struct{}), resync: make(chan struct{}, 1),
+		changed: make(chan struct{}), resync: make(chan struct{}, 1), asked: map[*call]bool{},
 	}
 	t.settle()
 	if len(t.addresses) > 0 {
@@ -103,6 +111,22 @@ func (t *Tier) Node() (Node, error) {
 		t.next()
 	}
 	return Node{}, ErrNoNode
+}
+
+// Ask gives the context of a call of a node. It ends after the timeout, and when another node is heard to be the leader: one that
+// stands still would keep the call for as long as its timeout. The caller calls cancel when the call is over.
+func (t *Tier) Ask(ctx context.Context, node Node, timeout time.Duration) (_ context.Context, cancel context.CancelFunc) {
+	ctx, end := context.WithTimeout(ctx, timeout)
+	asking := &call{node.Address, end}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.asked[asking] = true
+	return ctx, func() {
+		end()
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.asked, asking)
+	}
 }
 
 // Blame tells that a node did not answer as a leader does: the next one is asked from now on.
