@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/holdfastdb/holdfast/services/clock"
 )
 
 // burstBytes is what may be sent at once after a pause: a few chunks, so that a pause is not made up for by a burst that is felt.
@@ -43,16 +45,5 @@ func (b *bucket) take(n int, now time.Time) time.Duration {
 
 // wait takes n bytes and returns when they may be sent, or with the context's error.
 func (b *bucket) wait(ctx context.Context, n int) error {
-	pause := b.take(n, time.Now())
-	if pause <= 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return clock.Pause(ctx, b.take(n, time.Now()))
 }

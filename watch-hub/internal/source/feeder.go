@@ -12,6 +12,7 @@ import (
 
 	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
 	"github.com/holdfastdb/holdfast/services/bus"
+	"github.com/holdfastdb/holdfast/services/clock"
 	"github.com/holdfastdb/holdfast/watch-hub/internal/topology"
 )
 
@@ -166,7 +167,7 @@ func (f *Feeder) direct(ctx context.Context) {
 				break // it was good for a while: begin with the leader again
 			}
 		}
-		_ = pause(ctx, wait/2+rand.N(wait)) // the loop sees the end
+		_ = clock.Pause(ctx, wait/2+rand.N(wait)) // the loop sees the end
 	}
 }
 
@@ -216,7 +217,7 @@ func (f *Feeder) follow(ctx context.Context, node string) error {
 // probe asks the leader where it stands, again and again. What it says goes to the receiver too, which sees from it what
 // it misses.
 func (f *Feeder) probe(ctx context.Context) {
-	for pause(ctx, probeEvery*3/4+rand.N(probeEvery/2)) == nil {
+	for clock.Pause(ctx, probeEvery*3/4+rand.N(probeEvery/2)) == nil {
 		f.mu.Lock()
 		before := f.probed
 		f.busLags = f.busHead < before && !f.busHeard.IsZero()

@@ -15,6 +15,7 @@ import (
 
 	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
 	feedv1 "github.com/holdfastdb/holdfast/proto/holdfast/feed/v1"
+	"github.com/holdfastdb/holdfast/services/clock"
 	"github.com/holdfastdb/holdfast/watch-hub/internal/topology"
 )
 
@@ -87,20 +88,9 @@ func (n *Nodes) rounds(ctx context.Context, ask func(node string) error) error {
 		if compacted {
 			return ErrCompacted
 		}
-		if err := pause(ctx, wait/2+rand.N(wait)); err != nil {
+		if err := clock.Pause(ctx, wait/2+rand.N(wait)); err != nil {
 			return err
 		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 
