@@ -11,14 +11,14 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// What is lent: slices of 64 KiB to 16 MiB. Smaller ones are cheap to make, larger ones too many bytes to keep.
+// What is lent: slices of 32 KiB to 16 MiB. Smaller ones are cheap to make, larger ones too many bytes to keep.
 const (
-	lentMin = 1 << 16
+	lentMin = 1 << 15
 	lentMax = 1 << 24
 	// between each power of two and the next there are so many sizes.
 	stepBits = 2
 	steps    = 1 << stepBits
-	classes  = 8*steps + 1
+	classes  = 9*steps + 1
 )
 
 // Pool lends byte slices. All methods may be called from any goroutine. A nil Pool makes each slice anew and keeps none; the zero value is

@@ -21,7 +21,7 @@ func TestClasses(t *testing.T) {
 
 func TestTakeHasRoomAndLittleMore(t *testing.T) {
 	for _, p := range []*Pool{nil, {}} {
-		for _, n := range []int{0, 1, 1<<16 - 1, 1 << 16, 1<<16 + 1, 3 << 20, 1 << 24, 1<<24 + 1} {
+		for _, n := range []int{0, 1, lentMin - 1, lentMin, lentMin + 1, 3 << 20, 1 << 24, 1<<24 + 1} {
 			b := p.Take(n)
 			require.Empty(t, b)
 			require.GreaterOrEqual(t, cap(b), n)

@@ -11,15 +11,17 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	consensusv1 "github.com/holdfastdb/holdfast/proto/holdfast/consensus/v1"
+	"github.com/holdfastdb/holdfast/services/clock"
 )
 
 // snapshotChunkBytes is how much of the database goes into one message, as in etcd.
 const snapshotChunkBytes = 32 << 10
 
-// While entries come the sender rests after each restEveryBytes for as long as these took, but no longer than restMax: reading, hashing and
-// sending at full speed would take the processor from those entries.
+// While entries come the sender rests after each restEveryBytes for restTimes as long as these took, but no longer than restMax: reading,
+// hashing and sending at full speed would take the processor from those entries.
 const (
-	restEveryBytes = 1 << 20
+	restEveryBytes = 256 << 10
+	restTimes      = 3
 	restMax        = 50 * time.Millisecond
 )
 
@@ -43,7 +45,7 @@ func (s *Server) sendSnapshot(ctx context.Context, call *consensusv1.Call, send 
 	s.cfg.Logger.InfoContext(ctx, "sending database snapshot", "total_bytes", image.Size, "index", image.Index)
 	w := &snapshotWriter{
 		send: send, hash: sha256.New(), left: image.Size, version: image.StorageVersion,
-		applied: s.appliedIndex, index: s.appliedIndex(), pause: func(d time.Duration) error { return pause(ctx, d) }, since: time.Now(),
+		applied: s.appliedIndex, index: s.appliedIndex(), pause: func(d time.Duration) error { return clock.Pause(ctx, d) }, since: time.Now(),
 	}
 	if _, err := image.WriteTo(w); err != nil {
 		return err
@@ -111,23 +113,12 @@ func (w *snapshotWriter) flush() error {
 func (w *snapshotWriter) rest() error {
 	index := w.applied()
 	if index != w.index {
-		if err := w.pause(min(time.Since(w.since), restMax)); err != nil {
+		if err := w.pause(min(restTimes*time.Since(w.since), restMax)); err != nil {
 			return err
 		}
 	}
 	w.unrest, w.index, w.since = 0, index, time.Now()
 	return nil
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // appliedIndex is that of the last entry that is applied here, 0 when the node is closed.

@@ -22,7 +22,7 @@ func (s *Server) Stream(request *consensusv1.StreamCall, stream consensusv1.Cons
 		return status.Errorf(codes.FailedPrecondition, "this is cluster %x, not %x", s.cfg.ClusterID, want)
 	}
 	return s.stream(stream.Context(), request.GetCall(), func(message proto.Message, revision int64) error {
-		data, err := proto.Marshal(message)
+		data, err := (proto.MarshalOptions{}).MarshalAppend(s.cfg.Buffers.Take(proto.Size(message)), message)
 		if err != nil {
 			return status.Error(codes.Internal, "response cannot be encoded")
 		}

@@ -111,7 +111,7 @@ func (e *Edge) serveStreamed(ctx context.Context, r streamed, call *calls.Call, 
 		}
 	}
 	return e.config.Calls.Stream(ctx, call, route, func(part *consensusv1.StreamPart) error {
-		if err := stream.SendMsg(&wire.Frame{Data: part.GetResponse()}); err != nil {
+		if err := stream.SendMsg(&wire.Frame{Data: part.GetResponse(), Buffers: e.config.Buffers}); err != nil {
 			return err
 		}
 		if conn != nil {
