@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/holdfastdb/holdfast/consensus-node/internal/mvcc"
+	"github.com/holdfastdb/holdfast/services/clock"
 )
 
 // copyRevisions copies what is stored above d.last. Revisions only grow, so nothing is ever added below it.
@@ -63,6 +64,9 @@ type chunkWriter struct {
 	bucket      *bbolt.Bucket
 	keys, bytes int
 	since       time.Time
+
+	unsynced int    // bytes
+	applied  uint64 // the last entry when the last chunk ended
 }
 
 // open makes a bucket the one to write to.
@@ -104,22 +108,37 @@ func (w *chunkWriter) flush() error {
 		return nil
 	}
 	tx := w.tx
+	w.unsynced += w.bytes
 	w.tx, w.bucket, w.keys, w.bytes = nil, nil, 0, 0
 	if err := tx.Commit(); err != nil {
 		return err
 	}
+	if w.unsynced >= syncBytes {
+		w.unsynced = 0
+		if err := w.d.dst.db.Sync(); err != nil {
+			return err
+		}
+	}
 	if !w.rests {
 		return nil
 	}
-	rest := time.NewTimer(chunkRests * time.Since(w.since))
-	defer rest.Stop()
-	select {
-	case <-rest.C:
-	case <-w.d.ctx.Done():
-		return w.d.ctx.Err()
+	if err := w.rest(time.Since(w.since)); err != nil {
+		return err
 	}
 	w.d.step("chunk")
 	return w.d.store.mayInstall()
+}
+
+// rest makes way for entries, if some have come since the last chunk.
+func (w *chunkWriter) rest(took time.Duration) error {
+	w.d.store.mu.Lock()
+	applied := w.d.store.applied
+	w.d.store.mu.Unlock()
+	if applied == w.applied {
+		return w.d.ctx.Err()
+	}
+	w.applied = applied
+	return clock.Pause(w.d.ctx, chunkRests*took)
 }
 
 func (w *chunkWriter) abandon() {

@@ -17,15 +17,18 @@ const copySuffix = ".defrag"
 
 // How a Defragment gets on.
 const (
-	// chunkBytes and chunkKeys bound one transaction on the copy.
-	chunkBytes = 2 << 20
-	chunkKeys  = 4000
-	// chunkRests is how long it rests after a chunk, as a multiple of what the chunk took, so that processor and disk are left to
-	// others for half of the time.
-	chunkRests = 1
-	// A round that copied less than roundBytes is followed by the last one; no more than roundsMax go before it.
-	roundBytes = 1 << 20
-	roundsMax  = 8
+	// chunkBytes and chunkKeys bound one transaction on the copy: about a millisecond of a processor.
+	chunkBytes = 256 << 10
+	chunkKeys  = 500
+	// chunkRests is how long it rests after a chunk while entries come, as a multiple of what the chunk took.
+	chunkRests = 3
+	// syncBytes is how much goes to the disk at once: a sync of the log waits behind no more.
+	syncBytes = 1 << 20
+	// A round that copied less than roundBytes is followed by the last one; no more than roundsMax go before it, of which the last few do
+	// not rest, lest they never catch up with those who write.
+	roundBytes  = 1 << 20
+	roundsMax   = 8
+	roundsEager = 4
 )
 
 // errReplaced says that an Install took the place of the file that was being copied.
@@ -158,7 +161,7 @@ func (d *defragmentation) end(err error) error {
 // copyAhead copies what it can while commits go on: the revisions in rounds, each up to the newest, then the rows.
 func (d *defragmentation) copyAhead() error {
 	for i := range roundsMax {
-		copied, err := d.round(false, i == 0)
+		copied, err := d.round(false, i < roundsMax-roundsEager)
 		if err != nil {
 			return err
 		}
@@ -171,12 +174,11 @@ func (d *defragmentation) copyAhead() error {
 		return err
 	}
 	d.step("rows")
-	// Most of the pages go to the disk before the last sync, for which commits wait.
+	// The pages go to the disk before the last sync, for which commits wait.
 	return d.dst.db.Sync()
 }
 
-// round copies the revisions above d.last as of one transaction, and with rows the other buckets. Only the first round rests: the
-// others run after those who write.
+// round copies the revisions above d.last as of one transaction, and with rows the other buckets. One that rests makes way for entries.
 func (d *defragmentation) round(rows, rests bool) (bytes int, err error) {
 	tx, err := d.snapshot(rows)
 	if err != nil {

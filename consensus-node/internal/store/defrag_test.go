@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -374,4 +375,25 @@ func TestHash(t *testing.T) {
 	}
 	require.Equal(t, hash(1, 2), hash(7, 9))
 	require.NotEqual(t, hash(1, 2), hash(1, 2, 3))
+}
+
+// While entries come the copy rests after each chunk, for a multiple of what the chunk took; otherwise it does not.
+func TestDefragmentMakesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Store{applied: 7}
+		w := &chunkWriter{d: &defragmentation{store: s, ctx: t.Context()}}
+		rested := func() time.Duration {
+			began := time.Now()
+			require.NoError(t, w.rest(time.Millisecond))
+			return time.Since(began)
+		}
+		require.Equal(t, chunkRests*time.Millisecond, rested())
+		require.Zero(t, rested())
+		s.applied++
+		require.Equal(t, chunkRests*time.Millisecond, rested())
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		w.d.ctx = ctx
+		require.ErrorIs(t, w.rest(time.Hour), context.Canceled)
+	})
 }
