@@ -22,7 +22,7 @@ const snapshotChunkBytes = 32 << 10
 const (
 	restEveryBytes = 256 << 10
 	restTimes      = 3
-	restMax        = 50 * time.Millisecond
+	restMax        = 12 * time.Millisecond
 )
 
 // sendSnapshot streams the database as of one transaction, and then its SHA-256. What is written meanwhile is not in it and
