@@ -138,7 +138,7 @@ func (w *chunkWriter) rest(took time.Duration) error {
 		return w.d.ctx.Err()
 	}
 	w.applied = applied
-	return clock.Pause(w.d.ctx, chunkRests*took)
+	return clock.Pause(w.d.ctx, min(chunkRests*took, chunkRestMax))
 }
 
 func (w *chunkWriter) abandon() {

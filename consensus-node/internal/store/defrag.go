@@ -20,8 +20,10 @@ const (
 	// chunkBytes and chunkKeys bound one transaction on the copy: about a millisecond of a processor.
 	chunkBytes = 256 << 10
 	chunkKeys  = 500
-	// chunkRests is how long it rests after a chunk while entries come, as a multiple of what the chunk took.
-	chunkRests = 3
+	// chunkRests is how long it rests after a chunk while entries come, as a multiple of what the chunk took; chunkRestMax is the most: what
+	// a chunk took is also what it waited for a processor.
+	chunkRests   = 3
+	chunkRestMax = 12 * time.Millisecond
 	// syncBytes is how much goes to the disk at once: a sync of the log waits behind no more.
 	syncBytes = 1 << 20
 	// A round that copied less than roundBytes is followed by the last one; no more than roundsMax go before it, of which the last few do

@@ -382,15 +382,17 @@ func TestDefragmentMakesWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &Store{applied: 7}
 		w := &chunkWriter{d: &defragmentation{store: s, ctx: t.Context()}}
-		rested := func() time.Duration {
+		rested := func(took time.Duration) time.Duration {
 			began := time.Now()
-			require.NoError(t, w.rest(time.Millisecond))
+			require.NoError(t, w.rest(took))
 			return time.Since(began)
 		}
-		require.Equal(t, chunkRests*time.Millisecond, rested())
-		require.Zero(t, rested())
+		require.Equal(t, chunkRests*time.Millisecond, rested(time.Millisecond))
+		require.Zero(t, rested(time.Millisecond))
 		s.applied++
-		require.Equal(t, chunkRests*time.Millisecond, rested())
+		require.Equal(t, chunkRests*time.Millisecond, rested(time.Millisecond))
+		s.applied++
+		require.Equal(t, chunkRestMax, rested(time.Second))
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		w.d.ctx = ctx
