@@ -243,11 +243,13 @@ func (w *importer) put(bucket string, key, value []byte) error {
 	return nil
 }
 
+// commit leaves the transaction where it panics, as it does over rows of a damaged source: it must be rolled back, or the database could
+// not be closed.
 func (w *importer) commit() error {
-	tx := w.tx
-	w.tx, w.bytes = nil, 0
-	if tx == nil {
+	if w.tx == nil {
 		return nil
 	}
-	return tx.Commit()
+	err := w.tx.Commit()
+	w.tx, w.bytes = nil, 0
+	return err
 }
